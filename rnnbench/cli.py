@@ -1,0 +1,107 @@
+"""The command line: a small dispatcher, so that nothing heavy is imported before it is known what is wanted."""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+PROGRAM = "rnnbench"
+
+COMMANDS = {
+    "run": ("rnnbench.commands.run", "train a cell on a task, or a sweep with -m"),
+    "table": ("rnnbench.commands.table", "collect runs into comparison tables"),
+    "list": ("rnnbench.commands.list", "cells, tasks and protocols, with parameter counts"),
+    "data": ("rnnbench.commands.data", "which music files are here, verified or not; fetch them"),
+}
+"""Name -> module with a ``main(argv) -> exit status``, and what it does in a line."""
+
+
+def usage() -> str:
+    """What ``rnnbench --help`` prints."""
+    return "\n".join(
+        [
+            f"usage: {PROGRAM} <command> [arguments]",
+            "",
+            "Recurrent cells under one fair protocol (Chung et al. 2014).",
+            "",
+            *(f"  {name:<8}{line}" for name, (_, line) in COMMANDS.items()),
+            "",
+            "  --help     this text; after a command, that command's",
+            "  --version",
+            "",
+            f"First steps:  {PROGRAM} run cell=gru task=adding;  {PROGRAM} table;  tensorboard --logdir results/runs",
+            f'Completion:   eval "$({PROGRAM} -sc install=bash)"   (or zsh, fish)',
+        ]
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if args and args[0] in ("-sc", "--shell-completion"):
+        return _complete(args)
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if args[0] == "--version":
+        from rnnbench import __version__
+
+        print(f"{PROGRAM} {__version__}")
+        return 0
+    return _dispatch(args[0], args[1:])
+
+
+def _dispatch(name: str, args: list[str]) -> int:
+    from rnnbench.errors import UserError, did_you_mean
+
+    if name not in COMMANDS:
+        print(
+            f"{PROGRAM}: {name}: there is no such command.{did_you_mean(name, COMMANDS)}\n\n{usage()}", file=sys.stderr
+        )
+        return 2
+    try:
+        status: int = importlib.import_module(COMMANDS[name][0]).main(args)
+    except UserError as error:
+        print(f"{PROGRAM}: error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone, as in `rnnbench table | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return status
+
+
+def _complete(args: list[str]) -> int:
+    """Answer the shell: sub-commands are ours, everything after ``run`` is Hydra's.
+
+    Hydra's completion script calls ``rnnbench -sc query=bash`` with the line typed so far in COMP_LINE. Hydra
+    must not see the word ``run`` in it, and finds the user's ``--config-dir`` only among its own arguments.
+    """
+    line = os.environ.get("COMP_LINE", "")
+    words = line.split(" ")
+    if not any(arg.startswith("query=") for arg in args):  # install= and uninstall=
+        return _dispatch("run", args)
+    if len(words) <= 2:
+        prefix = words[1] if len(words) == 2 else ""
+        print(" ".join(name for name in COMMANDS if name.startswith(prefix)))
+        return 0
+    if words[1] != "run":
+        return 0
+    kept, forwarded = [words[0]], []
+    rest = iter(words[2:])
+    for word in rest:
+        if word in ("--config-dir", "-cd"):
+            forwarded += [word, str(Path(next(rest, "")).expanduser())]
+        elif word.startswith("--config-dir="):
+            forwarded.append(word)
+        else:
+            kept.append(word)
+    line = " ".join(kept)
+    os.environ["COMP_LINE"], os.environ["COMP_POINT"] = line, str(len(line))
+    return _dispatch("run", [*forwarded, *args])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,269 @@
+"""A cell unrolled over sequences, with a linear read-out; counting and matching its parameters.
+
+Sequences of unequal length are *packed* as in `torch.nn.utils.rnn.PackedSequence`: time-major, longest
+first, so that the rows of step t are those of the ``batch_sizes[t]`` sequences that are that long. There is
+no padding and no mask; a sequence that has ended costs nothing and cannot count.
+
+Legend: ``N`` packed rows, ``B`` sequences, ``I`` inputs, ``H`` units, ``O`` outputs.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rnnbench.cells import Cell, State
+from rnnbench.errors import UserError, check_at_least, check_choice, did_you_mean
+
+READOUT_SCALE = 0.1
+"""The read-out's weights are drawn from U(±0.1), as the authors' code draws every matrix but the recurrent."""
+
+LARGEST_HIDDEN_SIZE = 1 << 16
+
+
+class Model(nn.Module):
+    """A recurrent cell and the linear read-out of its output: y_t = V h_t + c."""
+
+    def __init__(
+        self, cell: nn.Module, hidden_size: int, output_size: int, link: Callable[[Tensor], Tensor] = torch.sigmoid
+    ) -> None:
+        """Take ``cell`` as it is; the read-out's parameters are zero until they are given values.
+
+        Args:
+            cell: see `unroll`.
+            hidden_size: H.
+            output_size: O.
+            link: the function from outputs to predictions, which only `predict` applies.
+        """
+        super().__init__()
+        self.cell = cell
+        self.link: Callable[[Tensor], Tensor] = link
+        self.readout = nn.Linear(hidden_size, output_size)
+        nn.init.zeros_(self.readout.weight)
+        nn.init.zeros_(self.readout.bias)
+
+    def forward(self, inputs: Tensor, batch_sizes: Sequence[int], scored: Tensor | None = None) -> Tensor:
+        """Outputs before any link function.
+
+        Args:
+            inputs: (N, I), packed.
+            batch_sizes: the number of rows of each step.
+            scored: the rows (M,) to read out; all N of them by default.
+
+        Returns:
+            (M, O).
+        """
+        h = unroll(self.cell, inputs, batch_sizes)
+        out: Tensor = self.readout(h if scored is None else h[scored])
+        return out
+
+    @torch.no_grad()
+    def predict(self, x: Tensor) -> Tensor:
+        """What the model expects after each step of ``x``: probabilities, or the regressed value.
+
+        Args:
+            x: one sequence (T, I), or several of equal length (T, B, I).
+
+        Returns:
+            (T, O) or (T, B, O).
+        """
+        theta = self.readout.weight
+        sequences = x.reshape(x.shape[0], -1, x.shape[-1]).to(theta.device, theta.dtype)
+        T, B, inputs = sequences.shape
+        out = self.link(self(sequences.reshape(T * B, inputs), [B] * T))
+        return out.reshape(*x.shape[:-1], -1)
+
+
+def unroll(cell: nn.Module, inputs: Tensor, batch_sizes: Sequence[int]) -> Tensor:
+    """The outputs h_t (N, H) of ``cell`` over packed ``inputs`` (N, I).
+
+    A cell that is no `Cell` is called step by step as torch's own are, ``cell(x, state)``, with None for the
+    first state.
+    """
+    rows = batch_sizes[0]
+    inputs, step, state = _start(cell, inputs, rows)
+    outputs: list[Tensor] = []
+    for x in inputs.split(list(batch_sizes)):
+        if len(x) < rows:  # the shortest sequences have ended
+            rows = len(x)
+            assert state is not None
+            state = state[:rows] if isinstance(state, Tensor) else tuple(s[:rows] for s in state)
+        state = step(x, state)
+        outputs.append(output_of(state))
+    return torch.cat(outputs)
+
+
+def _start(cell: nn.Module, inputs: Tensor, rows: int) -> tuple[Tensor, Callable[..., State], State | None]:
+    """What `unroll` splits into steps, the function it calls at each, and the state of the first ``rows``."""
+    if not isinstance(cell, Cell):
+        return inputs, cell, None
+    wx = cell.project(inputs)
+    return wx, cell.recurrence(), cell.initial_state(wx[:rows])
+
+
+def output_of(state: State) -> Tensor:
+    """The output (B, H) of a state."""
+    return state if isinstance(state, Tensor) else state[0]
+
+
+def build_cell(
+    cell_class: type[nn.Module],
+    input_size: int,
+    hidden_size: int,
+    options: Mapping[str, Any],
+    seed: int = 0,
+) -> nn.Module:
+    """A cell with its initial parameters, drawn from ``seed`` alone.
+
+    The project's cells draw theirs by `Cell.reset_parameters`; one's own cell keeps the initialisation of its
+    constructor, run with torch's global generator seeded for the time of the call.
+
+    Raises:
+        UserError: for an option the cell does not have, or a cell that cannot be constructed or called.
+    """
+    check_at_least("cell.hidden_size", hidden_size, 1, whole=True)
+    _check_options(cell_class, options)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            cell = cell_class(input_size, hidden_size, **options)
+        except TypeError as error:
+            raise UserError(
+                f"cell: {cell_class.__qualname__}({input_size}, {hidden_size}, **{dict(options)}) failed: {error}. "
+                "A cell is constructed with (input_size, hidden_size, **options)."
+            ) from error
+    if isinstance(cell, Cell):
+        cell.reset_parameters(torch.Generator().manual_seed(seed))
+    else:
+        _check_interface(cell, input_size, hidden_size)
+    return cell
+
+
+def _check_options(cell_class: type[nn.Module], options: Mapping[str, Any]) -> None:
+    parameters = inspect.signature(cell_class).parameters
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+        return
+    allowed = list(parameters)[2:]
+    for name in options:
+        if name not in allowed:
+            raise UserError(
+                f"cell.{name}: {cell_class.__qualname__} has no such option. Allowed: "
+                f"{', '.join(sorted(allowed)) or 'none'}.{did_you_mean(name, allowed)}"
+            )
+
+
+@torch.no_grad()
+def _check_interface(cell: nn.Module, input_size: int, hidden_size: int) -> None:
+    """Two steps of a cell of one's own, so that a wrong interface is told at once and in words."""
+    name = type(cell).__qualname__
+    x = torch.zeros(2, input_size)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            state = cell(x, cell(x, None))
+    except Exception as error:  # whatever a cell of one's own may raise
+        raise UserError(
+            f"cell: {name}.forward failed on x (2, {input_size}): {type(error).__name__}: {error}. It is called as "
+            "forward(x (B, I), state) -> state, with state None at the first step, as torch.nn.GRUCell is."
+        ) from error
+    output = state[0] if isinstance(state, tuple) else state
+    if not isinstance(output, Tensor) or output.shape != (2, hidden_size):
+        shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise UserError(
+            f"cell: {name}.forward returned {shape} for x (2, {input_size}); expected a state (2, {hidden_size}), "
+            "or a tuple of states whose first is the output."
+        )
+
+
+def count_parameters(module: nn.Module) -> int:
+    """The number of trainable scalars of ``module``, biases and peepholes included."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+def match_hidden_size(
+    cell_class: type[nn.Module],
+    input_size: int,
+    output_size: int,
+    options: Mapping[str, Any],
+    target: int,
+    count: str = "recurrent",
+) -> int:
+    """The hidden size whose number of parameters is nearest to ``target`` (the smaller one of a tie).
+
+    Args:
+        cell_class: any cell; its number of parameters must grow with the hidden size.
+        input_size: I.
+        output_size: O, which matters for count="all".
+        options: the cell's options.
+        target: the number of parameters asked for.
+        count: "recurrent", the cell alone, as the paper's Table 1 counts; "all", the read-out too.
+
+    Raises:
+        UserError: for an unknown ``count``, or a target that no hidden size comes near.
+    """
+    check_choice("match_count", count, ("recurrent", "all"))
+    check_at_least("match_params", target, 1, whole=True)
+
+    def parameters(hidden_size: int) -> int:
+        recurrent = count_parameters(_uninitialised(cell_class, input_size, hidden_size, options))
+        return recurrent + (hidden_size + 1) * output_size * (count == "all")
+
+    high = 1
+    while parameters(high) < target:
+        high *= 2
+        if high > LARGEST_HIDDEN_SIZE:
+            raise UserError(
+                f"match_params={target}: no hidden size up to {LARGEST_HIDDEN_SIZE} gives {cell_class.__qualname__} "
+                "so many parameters; ask for fewer."
+            )
+    low = high // 2  # parameters(low) < target <= parameters(high)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if parameters(middle) < target else (low, middle)
+    smallest = parameters(1)
+    if high == 1 and smallest > 2 * target:
+        raise UserError(
+            f"match_params={target}: {cell_class.__qualname__} has {smallest} parameters at one unit; ask for more."
+        )
+    if low and target - parameters(low) <= parameters(high) - target:
+        return low
+    return high
+
+
+def _uninitialised(
+    cell_class: type[nn.Module], input_size: int, hidden_size: int, options: Mapping[str, Any]
+) -> nn.Module:
+    """A cell made only to be counted: on torch's meta device, which holds no numbers, where that works."""
+    if issubclass(cell_class, Cell):
+        _check_options(cell_class, options)
+        with torch.device("meta"):
+            return cell_class(input_size, hidden_size, **options)
+    return build_cell(cell_class, input_size, hidden_size, options)
+
+
+def build_model(
+    cell: nn.Module,
+    hidden_size: int,
+    output_size: int,
+    readout_bias: Tensor | None,
+    seed: int,
+    link: Callable[[Tensor], Tensor],
+) -> Model:
+    """A model around ``cell``, its read-out drawn from ``seed``.
+
+    Args:
+        cell: a cell with its initial parameters.
+        hidden_size: H.
+        output_size: O.
+        readout_bias: (O,), or None for zero.
+        seed: of the read-out's weights.
+        link: see `Model`.
+    """
+    model = Model(cell, hidden_size, output_size, link)
+    generator = torch.Generator().manual_seed(seed)
+    nn.init.uniform_(model.readout.weight, -READOUT_SCALE, READOUT_SCALE, generator=generator)
+    if readout_bias is not None:
+        with torch.no_grad():
+            model.readout.bias.copy_(readout_bias)
+    return model

@@ -1,0 +1,262 @@
+"""The files of a run, and the promise that they are never half written, mixed up or lost.
+
+A run lives in ``<results_dir>/runs/<task>/<cell>/s<seed>-<hash>/``:
+
+=================  =====================================================================================
+config.yaml        the resolved config
+metrics.jsonl      one line per evaluation: epoch, update, wall seconds, metrics
+result.json        how it ended, its scores and its provenance; written last
+last.pt, best.pt   the latest checkpoint, to go on from; the weights with the lowest validation loss
+run.log            what happened when
+events.out.*       TensorBoard
+=================  =====================================================================================
+
+While a run is repeated by force, the new one lives beside the old one, in ``.s<seed>-<hash>.new``, and takes
+its place when it is finished.
+"""
+
+import fcntl
+import io
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from rnnbench.config import RunConfig, from_dict, identity, run_key
+from rnnbench.errors import UserError
+from rnnbench.files import write_atomically
+
+SCHEMA_VERSION = 1
+FINISHED = ("done", "diverged")
+"""The outcomes that are not repeated; a run that was interrupted or met an error is taken up again."""
+
+
+class Record:
+    """The directory of one run."""
+
+    def __init__(self, path: Path) -> None:
+        """Take the directory of a run, which need not exist."""
+        self.path = path
+
+    @classmethod
+    def of(cls, config: RunConfig) -> "Record":
+        """Where a run of ``config`` lives."""
+        name = f"s{config.seed}-{run_key(config)}"
+        return cls(Path(config.results_dir) / "runs" / config.task["name"] / config.cell["name"] / name)
+
+    @property
+    def last(self) -> Path:
+        """The latest checkpoint."""
+        return self.path / "last.pt"
+
+    @property
+    def best(self) -> Path:
+        """The weights with the lowest validation loss."""
+        return self.path / "best.pt"
+
+    @property
+    def log(self) -> Path:
+        """What happened when."""
+        return self.path / "run.log"
+
+    @property
+    def _metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def _result(self) -> Path:
+        return self.path / "result.json"
+
+    # ------------------------------------------------------------ one process at a time, one config a directory
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run against other processes; a dead process holds nothing.
+
+        Raises:
+            UserError: if another process has it.
+        """
+        path = self.path.parent / f".{self.path.name}.lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(
+                    f"{self.path}: another process is training this run at the moment. Wait for it, or change the "
+                    "config or the seed."
+                ) from None
+            yield
+
+    def open(self, config: RunConfig) -> None:
+        """Make the directory, or check that it is this config's.
+
+        Raises:
+            UserError: if it belongs to another config.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        path = self.path / "config.yaml"
+        if path.exists():
+            found = self.config()
+            if identity(found) != identity(config):
+                raise UserError(
+                    f"{self.path}: holds a run of another config ({_differences(found, config)}). Move it away, or "
+                    "give another results_dir."
+                )
+            return
+        write_atomically(path, OmegaConf.to_yaml(OmegaConf.create(config.as_dict())).encode())
+
+    def config(self) -> RunConfig:
+        """The resolved config of the run.
+
+        Raises:
+            UserError: if there is none, or it cannot be read.
+        """
+        path = self.path / "config.yaml"
+        if not path.is_file():
+            raise UserError(f"{self.path}: is not the directory of a run; it has no config.yaml.")
+        try:
+            content = OmegaConf.to_container(OmegaConf.load(path))
+            assert isinstance(content, dict)
+            return from_dict({str(key): value for key, value in content.items()})
+        except Exception as error:  # whatever is in it
+            raise UserError(
+                f"{path}: is damaged ({str(error).splitlines()[0]}). Move {self.path} away and run again."
+            ) from error
+
+    # ------------------------------------------------------------ what a run writes
+
+    def append_metrics(self, row: Mapping[str, Any]) -> None:
+        """Add the line of an evaluation."""
+        with self._metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(finite(row)) + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The evaluations so far; a last line that was cut short is left out."""
+        if not self._metrics.exists():
+            return []
+        text = self._metrics.read_text(encoding="utf-8")
+        whole = text[: text.rfind("\n") + 1]
+        return [json.loads(line) for line in whole.splitlines()]
+
+    def keep_metrics_until(self, epoch: int) -> None:
+        """Drop evaluations after ``epoch``: a run goes on from a checkpoint, and will make them again."""
+        kept = [row for row in self.metrics() if row["epoch"] <= epoch]
+        write_atomically(self._metrics, "".join(json.dumps(row) + "\n" for row in kept).encode())
+
+    def write_result(self, result: Mapping[str, Any]) -> None:
+        """Write how the run ended."""
+        text = json.dumps({"schema_version": SCHEMA_VERSION, **finite(result)}, indent=2)
+        write_atomically(self._result, text.encode() + b"\n")
+
+    def clear_result(self) -> None:
+        """Take back how the run ended: it goes on."""
+        self._result.unlink(missing_ok=True)
+
+    def result(self) -> dict[str, Any] | None:
+        """How the run ended, or None if it has not.
+
+        Raises:
+            UserError: if the file is damaged or of a later version of rnnbench.
+        """
+        if not self._result.exists():
+            return None
+        try:
+            result: dict[str, Any] = json.loads(self._result.read_text(encoding="utf-8"))
+            version = result["schema_version"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{self._result}: is damaged ({error}). Delete it and run again.") from error
+        if version > SCHEMA_VERSION:
+            raise UserError(
+                f"{self._result}: has schema_version {version}, from a later rnnbench; this one reads up to "
+                f"{SCHEMA_VERSION}. Update rnnbench."
+            )
+        return result
+
+    def finished(self) -> bool:
+        """Whether the run has an outcome that is not to be repeated."""
+        result = self.result()
+        return result is not None and result["status"] in FINISHED
+
+    # ------------------------------------------------------------ checkpoints
+
+    def save(self, path: Path, state: Mapping[str, Any]) -> None:
+        """Write a checkpoint; the lines of metrics that it counts on reach the disk before it."""
+        import torch
+
+        if self._metrics.exists():
+            with self._metrics.open("rb") as file:
+                os.fsync(file.fileno())
+        buffer = io.BytesIO()
+        torch.save(dict(state), buffer)
+        write_atomically(path, buffer.getvalue())
+
+    def load(self, path: Path, key: str) -> dict[str, Any]:
+        """Read a checkpoint of the run whose key is ``key``; nothing in it is executed.
+
+        Raises:
+            UserError: if it is missing, damaged, or of another config.
+        """
+        import torch
+
+        if not path.is_file():
+            raise UserError(f"{path}: there is no such checkpoint; the run has not come that far.")
+        try:
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            found = state["run_key"]
+        except Exception as error:
+            raise UserError(
+                f"{path}: the checkpoint is damaged or cut short ({type(error).__name__}). Delete it to start the run "
+                "from the beginning, or put back a copy."
+            ) from error
+        if found != key:
+            raise UserError(
+                f"{path}: is a checkpoint of another config (run {found}, here {key}). Put it back where it belongs, "
+                "or delete it to start from the beginning."
+            )
+        return state
+
+    # ------------------------------------------------------------ repetition by force
+
+    def replacement(self) -> "Record":
+        """Where the run is repeated while its old result is kept."""
+        return Record(self.path.parent / f".{self.path.name}.new")
+
+    @property
+    def _old(self) -> Path:
+        return self.path.parent / f".{self.path.name}.old"
+
+    def replace_by(self, new: "Record") -> None:
+        """Let ``new`` take this one's place; `recover` ends what a crash in here leaves behind."""
+        self.path.rename(self._old)
+        new.path.rename(self.path)
+        shutil.rmtree(self._old)
+
+    def recover(self) -> None:
+        """Put a run back whose replacement was cut off between two renamings."""
+        if self._old.exists():
+            if self.path.exists():
+                shutil.rmtree(self._old)
+            else:
+                self._old.rename(self.path)
+
+
+def finite(value: Any) -> Any:  # noqa: ANN401 - JSON
+    """``value`` with None for what JSON cannot say: infinity and not-a-number."""
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _differences(found: RunConfig, asked: RunConfig) -> str:
+    a, b = identity(found), identity(asked)
+    keys = sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
+    return ", ".join(f"{key}={a.get(key)} instead of {b.get(key)}" for key in keys[:3])

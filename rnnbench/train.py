@@ -1,0 +1,262 @@
+"""The training loop, and nothing else: a step, an epoch, evaluation, early stopping.
+
+Everything that changes while a member trains is in `Member`: what is saved with it and loaded again goes on to
+the same weights and metrics, to the bit, as if it had never stopped. Random numbers need no saving, being
+functions of (seed, name, index): see `rnnbench.seeding`.
+"""
+
+import math
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from rnnbench.config import TrainConfig
+from rnnbench.model import Model
+from rnnbench.optim import build_optimizer
+from rnnbench.seeding import stream
+from rnnbench.tasks.base import Batch, Loss, Task
+
+Metrics = dict[str, float]
+Outcome = Literal["done", "diverged", "interrupted"]
+
+
+class DivergedError(Exception):
+    """The loss or the gradient is no longer finite; θ is as it was before the step."""
+
+
+@dataclass
+class Progress:
+    """How far a member has come."""
+
+    epoch: int = 0
+    """Finished epochs."""
+    update_in_epoch: int = 0
+    update: int = 0
+    """Updates since the beginning."""
+    evaluated: int = -1
+    """The epoch of the last evaluation."""
+    best_epoch: int = 0
+    best_update: int = 0
+    best_metric: float = math.inf
+    loss_sum: float = 0.0
+    """Sum over the updates of the present epoch of the training loss per scored row, noise and all."""
+    norm_sum: float = 0.0
+    """The same of the gradient's norm before clipping."""
+    wall_s: float = 0.0
+
+
+class Member:
+    """A model in training: its parameters as one flat vector, its optimiser, its progress.
+
+    ``theta`` and ``grad`` (P,) are what the model's parameters and their gradients are views of. The
+    parameters that take weight noise come first: those of the cell with two or more dimensions, that is W and
+    U of the project's cells, and neither biases, nor peepholes, nor the read-out.
+    """
+
+    def __init__(self, model: Model, protocol: TrainConfig, seed: int) -> None:
+        """Take ``model`` over: its parameters become views of one vector."""
+        self.model = model
+        self.protocol = protocol
+        self.seed = seed
+        in_cell = {id(p) for p in model.cell.parameters()}
+        noisy = [p for p in model.cell.parameters() if p.dim() >= 2]
+        rest = [p for p in model.parameters() if p.dim() < 2 or id(p) not in in_cell]
+        parameters: list[nn.Parameter] = [*noisy, *rest]
+        self.noisy_size = sum(p.numel() for p in noisy)
+        self.theta = torch.cat([p.detach().reshape(-1) for p in parameters])
+        self.grad = torch.zeros_like(self.theta)
+        start = 0
+        for p in parameters:
+            end = start + p.numel()
+            p.data = self.theta[start:end].view_as(p)
+            p.grad = self.grad[start:end].view_as(p)
+            start = end
+        self.optimizer = build_optimizer(protocol.optimizer)
+        self.optimizer.start(self.theta)
+        self.progress = Progress()
+        self.best_theta = self.theta.clone()
+        self._clock_zero_s = 0.0
+
+    def start_clock(self) -> None:
+        """Go on counting the seconds of training."""
+        self._clock_zero_s = time.perf_counter() - self.progress.wall_s
+
+    def read_clock(self) -> None:
+        """Bring the seconds of training up to date."""
+        self.progress.wall_s = time.perf_counter() - self._clock_zero_s
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that has to be saved, as tensors and plain numbers."""
+        return {
+            "theta": self.theta,
+            "best_theta": self.best_theta,
+            "optimizer": self.optimizer.state,
+            "progress": asdict(self.progress),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        self.theta.copy_(state["theta"])
+        self.best_theta.copy_(state["best_theta"])
+        for slot, value in state["optimizer"].items():
+            self.optimizer.state[slot].copy_(value)
+        self.progress = Progress(**{f.name: state["progress"][f.name] for f in fields(Progress)})
+
+
+class Recorder(Protocol):
+    """What the loop tells of itself."""
+
+    def evaluated(self, member: Member, valid: Metrics, training: Metrics) -> None:
+        """An evaluation took place; ``training`` has the means over the epoch before it, if there was one."""
+
+    def updated(self, member: Member) -> None:
+        """An update took place: the state is whole, and may be saved."""
+
+    def stop_requested(self) -> bool:
+        """Whether to end after this update, to be resumed later."""
+
+
+def train(member: Member, task: Task, recorder: Recorder) -> Outcome:
+    """Train ``member`` until its protocol says to stop; ``best_theta`` then holds the weights that count.
+
+    The initial weights are evaluated too, as epoch 0, so that there is always a best.
+    """
+    protocol, progress = member.protocol, member.progress
+    member.start_clock()
+    if progress.evaluated < 0:
+        select(member, task, recorder, {})
+    while not finished(member, task):
+        epoch, start = progress.epoch, progress.update_in_epoch
+        for batch in task.training_batches(member.seed, epoch, protocol.batch_size, start):
+            try:
+                loss, norm = update(member, task.loss, batch)
+            except DivergedError:
+                return "diverged"
+            progress.update += 1
+            progress.update_in_epoch += 1
+            progress.loss_sum += loss
+            progress.norm_sum += norm
+            member.read_clock()
+            recorder.updated(member)
+            if recorder.stop_requested():
+                return "interrupted"
+        training = end_epoch(member)
+        if progress.epoch % protocol.eval_every == 0 or progress.epoch == protocol.max_epochs:
+            select(member, task, recorder, training)
+    return "done"
+
+
+def update(member: Member, loss: Loss, batch: Batch) -> tuple[float, float]:
+    """One step: zero gradients, noise, loss and backward at θ + ε, back to θ, clip, step.
+
+    Returns:
+        The training loss per scored row, and the norm of the gradient before clipping.
+
+    Raises:
+        DivergedError: before θ is touched.
+    """
+    protocol = member.protocol
+    batch = batch.to(member.theta.device, member.theta.dtype)
+    clean = member.theta.clone()
+    member.grad.zero_()
+    if protocol.weight_noise > 0.0:
+        member.theta[: member.noisy_size].add_(draw_noise(member), alpha=protocol.weight_noise)
+    rows = loss.row(member.model(batch.inputs, batch.batch_sizes, batch.scored), batch.targets)
+    (rows.sum() if protocol.reduction == "sum" else rows.mean()).backward()
+    member.theta.copy_(clean)
+    norm = clip(member.grad, protocol.clip_norm)
+    mean_loss = float(rows.detach().mean())
+    if not (math.isfinite(mean_loss) and math.isfinite(norm)):
+        raise DivergedError
+    member.optimizer.step(member.theta, member.grad, learning_rate(member), member.progress.update + 1)
+    return mean_loss, norm
+
+
+def draw_noise(member: Member) -> Tensor:
+    """Standard normal noise (noisy_size,) for the next update, from the stream ``noise``."""
+    generator = stream(member.seed, "noise", member.progress.update)
+    noise = torch.from_numpy(generator.standard_normal(member.noisy_size, dtype="float32"))
+    return noise.to(member.theta.device, member.theta.dtype)
+
+
+def clip(grad: Tensor, limit: float | None) -> float:
+    """Rescale ``grad`` (P,) in place to the norm ``limit`` where it is longer; returns its norm before."""
+    norm = float(torch.linalg.vector_norm(grad))
+    if limit is not None and norm > limit:
+        grad.mul_(limit / norm)
+    return norm
+
+
+def learning_rate(member: Member) -> float:
+    """The rate of the present epoch: from ``lr`` in a straight line to ``lr_final`` times it at the last one."""
+    protocol = member.protocol
+    last = max(1, protocol.max_epochs - 1)
+    return protocol.lr * (1.0 - (1.0 - protocol.lr_final) * member.progress.epoch / last)
+
+
+def end_epoch(member: Member) -> Metrics:
+    """Count the epoch; returns the means over its updates."""
+    progress = member.progress
+    training = {
+        "loss": progress.loss_sum / progress.update_in_epoch,
+        "grad_norm": progress.norm_sum / progress.update_in_epoch,
+        "lr": learning_rate(member),
+    }
+    progress.epoch += 1
+    progress.update_in_epoch, progress.loss_sum, progress.norm_sum = 0, 0.0, 0.0
+    return training
+
+
+def select(member: Member, task: Task, recorder: Recorder, training: Metrics) -> None:
+    """Evaluate on the validation set, without noise, and keep the weights if they are the best so far."""
+    progress = member.progress
+    valid = evaluate(member.model, task.loss, task.evaluation_batches("valid"))
+    metric = valid[task.metric]
+    if metric < progress.best_metric:
+        progress.best_metric = metric
+        progress.best_epoch, progress.best_update = progress.epoch, progress.update
+        member.best_theta.copy_(member.theta)
+    progress.evaluated = progress.epoch
+    member.read_clock()
+    recorder.evaluated(member, valid, training)
+
+
+def finished(member: Member, task: Task) -> bool:
+    """Whether the budget is spent, the patience at an end, or the task solved."""
+    protocol, progress = member.protocol, member.progress
+    if progress.update_in_epoch:
+        return False
+    waited = progress.evaluated - progress.best_epoch
+    solved = protocol.stop_when_solved and task.solved is not None and progress.best_metric <= task.solved
+    impatient = protocol.patience is not None and waited >= protocol.patience
+    return progress.epoch >= protocol.max_epochs or impatient or solved
+
+
+@torch.no_grad()
+def evaluate(model: Model, loss: Loss, batches: Iterable[Batch]) -> Metrics:
+    """The loss of ``model`` over a whole set, averaged over rows and, where in use, over sequences.
+
+    Sums are taken in float64; no noise, no dropout, nothing is changed.
+    """
+    theta = next(model.parameters())
+    was_training = model.training
+    model.eval()
+    row_sum, rows, sequence_sum, sequences = 0.0, 0, 0.0, 0
+    for batch in batches:
+        batch = batch.to(theta.device, theta.dtype)
+        nll = loss.row(model(batch.inputs, batch.batch_sizes, batch.scored), batch.targets).double()
+        row_sum += float(nll.sum())
+        rows += len(nll)
+        totals = nll.new_zeros(batch.batch_sizes[0]).index_add(0, batch.sequence, nll)
+        counts = torch.bincount(batch.sequence, minlength=batch.batch_sizes[0])
+        sequence_sum += float((totals / counts).sum())
+        sequences += len(counts)
+    model.train(was_training)
+    metrics = {loss.per_step: row_sum / rows}
+    if loss.per_sequence is not None:
+        metrics[loss.per_sequence] = sequence_sum / sequences
+    return metrics
