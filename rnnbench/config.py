@@ -15,6 +15,8 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationE
 
 from rnnbench.errors import UserError, check_at_least, check_choice, did_you_mean
 
+GROUPS = ("cell", "task", "train", "experiment")
+
 NEUTRAL: dict[str, Any] = {}
 """Keys that were added after runs had been recorded, with the value that means what was done before. At that
 value a key is left out of a run's identity, so that old records keep their directories and are pooled with new
@@ -223,28 +225,36 @@ def config_keys() -> list[str]:
         content = OmegaConf.to_container(OmegaConf.load(path))
         assert isinstance(content, dict)
         leaves = {str(key): value for key, value in content.items() if key not in ("defaults", "hydra")}
-        keys |= {key for key, _ in flatten(leaves, prefix)}
+        keys |= {key for key, _ in flatten(leaves, prefix) if not key.endswith("._target_")}
     return sorted(keys)
 
 
 def _unknown_key(key: str, known: Sequence[str]) -> str:
     group = key.split(".")[0]
-    near = [k for k in known if k.split(".")[0] == group] or [k for k in known if "." not in k] + [
-        "cell",
-        "task",
-        "train",
-    ]
-    return f"{key}: there is no such key. Known: {', '.join(near)}.{did_you_mean(key, known)}"
+    near = [k for k in known if k.split(".")[0] == group] or [*GROUPS, *(k for k in known if "." not in k)]
+    return f"{key}: there is no such key. Known: {', '.join(near)}.{did_you_mean(key, [*GROUPS, *known])}"
 
 
 # ---------------------------------------------------------------- Hydra
 
 
-def hydra_run(job: Callable[[RunConfig], None], program: str, argv: Sequence[str]) -> None:
+Failure = tuple[str, Exception]
+"""The overrides of a run, and what it failed with."""
+
+
+def hydra_run(
+    job: Callable[[RunConfig], None], tell: Callable[[Failure], None], program: str, argv: Sequence[str]
+) -> list[Failure]:
     """Let Hydra read ``argv`` and call ``job`` with the config of each run.
 
+    A run that fails does not keep those after it in a sweep from running. In this process its error is handed
+    to ``tell`` and kept; in a process of another launcher it is raised, for the launcher to bring back.
+
+    Returns:
+        The runs that failed.
+
     Raises:
-        UserError: for anything wrong with the command line or the config.
+        UserError: for anything wrong with the command line or the configs.
     """
     import os
     import sys
@@ -253,9 +263,19 @@ def hydra_run(job: Callable[[RunConfig], None], program: str, argv: Sequence[str
     from hydra.core.hydra_config import HydraConfig
     from hydra.errors import HydraException
 
+    failures: list[Failure] = []
+    process = os.getpid()
+
     def call(cfg: DictConfig) -> None:
         composed = HydraConfig.get()
-        job(from_hydra(cfg, composed.runtime.choices, list(composed.overrides.task)))
+        overrides = list(composed.overrides.task)
+        try:
+            job(from_hydra(cfg, composed.runtime.choices, overrides))
+        except Exception as error:
+            if os.getpid() != process:
+                raise
+            failures.append((" ".join(overrides), error))
+            tell(failures[-1])
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come back as exceptions, and are told by us
     sys.argv = [program, *argv]
@@ -263,6 +283,7 @@ def hydra_run(job: Callable[[RunConfig], None], program: str, argv: Sequence[str
         hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")(call)()
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(explain(error)) from error
+    return failures
 
 
 def explain(error: Exception) -> str:
@@ -276,10 +297,8 @@ def explain(error: Exception) -> str:
         known = options_of(group)
         return f"{group}={option}: not known. Allowed: {', '.join(known)}.{did_you_mean(option, known)}"
     if match := re.search(r"Could not override '([^']+)'\.\s*No match in the defaults list", text):
-        groups = ["cell", "task", "train", "experiment"]
-        key = match[1]
-        hint = did_you_mean(key, [*groups, *config_keys()])
-        return f"{key}: there is no such group or key. Groups: {', '.join(groups)}.{hint}"
+        hint = did_you_mean(match[1], [*GROUPS, *config_keys()])
+        return f"{match[1]}: there is no such group or key. Groups: {', '.join(GROUPS)}.{hint}"
     if match := re.search(r"(?:Could not override '|full_key: )([\w.]+)", text):
         return _unknown_key(match[1], config_keys())
     return text.strip()

@@ -10,7 +10,10 @@ class UserError(ValueError):
 
 def did_you_mean(value: str, allowed: Iterable[str]) -> str:
     """`` Did you mean 'gru'?`` for the closest of ``allowed``, or an empty string if none is close."""
-    close = difflib.get_close_matches(value, list(allowed), n=1, cutoff=0.6)
+    names = list(allowed)
+    close = difflib.get_close_matches(value, names, n=1, cutoff=0.6) or [
+        n for n in names if value and n.startswith(value)
+    ]
     return f" Did you mean '{close[0]}'?" if close else ""
 
 

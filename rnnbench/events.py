@@ -9,7 +9,7 @@ baseline/<metric>      the trivial baseline, a level line
 final/<split>/<metric> train, valid and test at the best validation, once, at the end
 =====================  ===========================================================================
 
-The step of every point is the number of updates.
+The step of every point is the number of updates; the final scores stand one step later.
 """
 
 from collections.abc import Mapping
@@ -48,8 +48,14 @@ class EventLog:
         for tag, value in scalars.items():
             self._writer.add_scalar(tag, value, step)
 
-    def end(self) -> None:
-        """Mark the run as finished."""
+    def end(self, scores: Mapping[str, Mapping[str, float]], metric: str, update: int) -> None:
+        """Add the final scores (split -> metric -> value) and mark the run as finished.
+
+        They stand one step after the last ``update``, so that they are purged with it when a run goes on.
+        """
+        step = update + 1
+        self.add({f"final/{split}/{name}": v for split, of in scores.items() for name, v in of.items()}, step)
+        self.add({f"final/{split}": scores[split][metric] for split in ("valid", "test")}, step)
         self._add_proto(self._end)
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import logging
+import re
 import signal
 import sys
 import threading
@@ -118,20 +119,22 @@ def find_device(name: str) -> torch.device:
     Raises:
         UserError: if it is unknown, or not there.
     """
+    if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", name):
+        raise UserError(f"device={name}: not known. Allowed: cpu, cuda, cuda:0 and so on, mps.")
+    device = torch.device(name)
     try:
-        device = torch.device(name)
         torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f"device={name}: cannot be used here ({reason}). Allowed: cpu, or cuda, cuda:0, mps where torch has them; "
-            "device=cpu always works."
-        ) from error
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise UserError(f"device={name}: is not to be had here ({reason}). Use device=cpu.") from error
     return device
 
 
 def run(config: RunConfig) -> dict[str, Any]:
-    """Train, or go on training, or show what is there already; returns the content of result.json.
+    """Train, or go on training, or take what is there already.
+
+    Returns:
+        The content of result.json, the run's ``path``, and whether it was ``trained_now``.
 
     Raises:
         UserError: for anything the user can mend; what was computed until then is kept.
@@ -146,13 +149,13 @@ def run(config: RunConfig) -> dict[str, Any]:
                 record.open(config)
                 result = record.result()
                 assert result is not None
-                return {**result, "repeated": False}
+                return {**result, "path": str(record.path), "trained_now": False}
             target = record.replacement() if done else record
             target.open(config)
             result = _recorded(prepared, target)
             if target is not record and result["status"] != "interrupted":
                 record.replace_by(target)
-            return {**result, "path": str(record.path)}
+            return {**result, "path": str(record.path), "trained_now": True}
     except OSError as error:
         raise UserError(
             f"{error.filename or record.path}: cannot be written: {error.strerror or error}. What was computed up to "
@@ -190,7 +193,6 @@ def _recorded(prepared: Prepared, record: Record) -> dict[str, Any]:
 def _description(config: RunConfig, record: Record) -> dict[str, Any]:
     """What is known of a run before it begins."""
     return {
-        "path": str(record.path),
         "run_key": run_key(config),
         "task": config.task["name"],
         "cell": config.cell["name"],
@@ -221,7 +223,7 @@ class Runner:
         self.best_saved = -1
 
     def _resume(self) -> int | None:
-        """Go on from the last checkpoint; returns the first update that is to be made again."""
+        """Go on from the last checkpoint; returns the first step of the curves that is to be drawn again."""
         if not self.record.last.exists():
             self.record.keep_metrics_until(-1)
             self.log.info("start: run %s", self.key)
@@ -230,7 +232,7 @@ class Runner:
         progress = self.member.progress
         self.record.keep_metrics_until(progress.evaluated)
         self.log.info("resume: run %s at epoch %d, update %d", self.key, progress.epoch, progress.update)
-        return progress.update + 1
+        return progress.evaluated_update + 1
 
     def run(self) -> dict[str, Any]:
         """Train and score; returns the content of result.json."""
@@ -239,14 +241,8 @@ class Runner:
                 outcome = train(self.member, self.task, self)
             self._save()
             scores = {} if outcome == "interrupted" else self._score()
-            if self.events and outcome != "interrupted":
-                progress = self.member.progress
-                self.events.add(
-                    {f"final/{s}/{k}": float(v) for s, m in scores.items() for k, v in m.items()}, progress.update
-                )
-                metric = self.task.metric
-                self.events.add({f"final/{s}": scores[s][metric] for s in ("valid", "test")}, progress.update)
-                self.events.end()
+            if self.events and scores:
+                self.events.end(scores, self.task.metric, self.member.progress.update)
         finally:
             if self.events:
                 self.events.close()

@@ -7,16 +7,15 @@ from typing import Any
 from rnnbench.published import PAPER, published
 
 
-def summarise(result: Mapping[str, Any], already_there: bool = False) -> str:
+def summarise(result: Mapping[str, Any]) -> str:
     """A score, what it is to be held against, and where the files are.
 
     Args:
-        result: the content of result.json.
-        already_there: whether the run was found finished and not trained now.
+        result: what `rnnbench.run.run` returned.
     """
     who = f"{result['cell']} on {result['task']}, seed {result['seed']}"
     files = f"  files     {result['path']}"
-    if already_there:
+    if not result["trained_now"]:
         files += "\n  (finished before and not repeated; force=true repeats it)"
     if result["status"] == "interrupted":
         where = f"epoch {result['epochs']}, update {result['updates']}"

@@ -39,6 +39,7 @@ class Progress:
     """Updates since the beginning."""
     evaluated: int = -1
     """The epoch of the last evaluation."""
+    evaluated_update: int = -1
     best_epoch: int = 0
     best_update: int = 0
     best_metric: float = math.inf
@@ -220,7 +221,7 @@ def select(member: Member, task: Task, recorder: Recorder, training: Metrics) ->
         progress.best_metric = metric
         progress.best_epoch, progress.best_update = progress.epoch, progress.update
         member.best_theta.copy_(member.theta)
-    progress.evaluated = progress.epoch
+    progress.evaluated, progress.evaluated_update = progress.epoch, progress.update
     member.read_clock()
     recorder.evaluated(member, valid, training)
 

@@ -6,6 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from hydra import compose, initialize_config_dir
+from omegaconf import open_dict
+
+from rnnbench.config import RunConfig, config_dir, from_hydra
 from rnnbench.tasks import store
 
 torch.set_num_threads(1)
@@ -27,3 +31,25 @@ def data_dir() -> Path:
     if wrong:
         pytest.skip(f"needs the real music files in {directory} (set {store.DATA_DIR_VARIABLE}): {'; '.join(wrong)}")
     return directory
+
+
+def compose_config(*overrides: str) -> RunConfig:
+    """The config of `rnnbench run` with these overrides, as Hydra composes it."""
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        cfg = compose("config", overrides=list(overrides), return_hydra_config=True)
+    choices = dict(cfg.hydra.runtime.choices)
+    with open_dict(cfg):
+        del cfg["hydra"]
+    return from_hydra(cfg, choices, list(overrides))
+
+
+TINY = (
+    "task.length=12",
+    "task.updates_per_epoch=5",
+    "task.valid_size=40",
+    "task.test_size=40",
+    "cell.hidden_size=5",
+    "train.max_epochs=3",
+    "progress=false",
+)
+"""Overrides that make a run of a generated task last a fraction of a second."""

@@ -5,41 +5,21 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from rnnbench.config import RunConfig, hydra_run
+from rnnbench.config import Failure, RunConfig, hydra_run
 from rnnbench.errors import UserError
-
-
-class Interrupted(KeyboardInterrupt):
-    """A run was stopped by the user, and said so."""
 
 
 def main(argv: Sequence[str]) -> int:
     """Let Hydra make the config of each run, and run it; returns the exit status.
 
-    A run that fails does not keep those after it in a sweep from running; all failures are listed at the end.
+    All failures of a sweep are listed at its end, and make the exit status 1.
     """
     sys.path.append(str(Path.cwd()))  # for cells and tasks of one's own
-    failures: list[tuple[str, Exception]] = []
-
-    def job(config: RunConfig) -> None:
-        name = f"{config.cell['name']} on {config.task['name']}, seed {config.seed}"
-        try:
-            _run_and_tell(config)
-        except Exception as error:
-            failures.append((name, error))
-            _tell(name, error)
-            raise
-
-    try:
-        hydra_run(job, "rnnbench", argv)
-    except Exception as error:
-        if not failures:
-            raise
-        if len(failures) > 1 or error is not failures[0][1]:
-            lines = "\n".join(f"  {name}: {str(e).splitlines()[0]}" for name, e in failures)
-            print(f"rnnbench: {len(failures)} of the runs failed:\n{lines}", file=sys.stderr)
-        return 1
-    return 0
+    failures = hydra_run(_run_and_tell, _tell, "rnnbench", argv)
+    if len(failures) > 1:
+        lines = "\n".join(f"  {name}\n    {str(error).splitlines()[0]}" for name, error in failures)
+        print(f"rnnbench: {len(failures)} runs failed:\n{lines}", file=sys.stderr)
+    return 1 if failures else 0
 
 
 def _run_and_tell(config: RunConfig) -> None:
@@ -47,16 +27,17 @@ def _run_and_tell(config: RunConfig) -> None:
     from rnnbench.summary import next_steps, summarise
 
     result = run(config)
-    print(summarise(result, already_there=result.get("repeated") is False))
+    print(summarise(result))
     if result["status"] == "interrupted":
-        raise Interrupted
+        raise KeyboardInterrupt  # the sweep, if this is one, ends too
     print(next_steps(config.results_dir), flush=True)
 
 
-def _tell(name: str, error: Exception) -> None:
+def _tell(failure: Failure) -> None:
     """An error of the user's in a line; any other with its traceback, which is what one's own cell needs."""
+    name, error = failure
     if isinstance(error, UserError):
         print(f"rnnbench: error: {error}", file=sys.stderr)
     else:
         traceback.print_exception(error)
-        print(f"rnnbench: {name}: failed with {type(error).__name__}: {error}", file=sys.stderr)
+        print(f"rnnbench: {name or 'the run'}: failed with {type(error).__name__}: {error}", file=sys.stderr)

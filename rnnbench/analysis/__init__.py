@@ -1,0 +1,1 @@
+"""From runs to tables: `collect` reads records, `tables` compares them, neither knows torch."""

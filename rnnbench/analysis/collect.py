@@ -1,0 +1,77 @@
+"""All runs of a directory as one tidy data frame, a row a run. Event files and checkpoints are not opened."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from rnnbench.config import flatten
+from rnnbench.errors import UserError
+
+SPLITS = ("train", "valid", "test")
+CONFIG_GROUPS = ("cell.", "task.", "train.")
+"""The prefixes of the columns that hold the config."""
+
+UNFINISHED = "unfinished"
+"""The status of a run without result.json: it is being trained, or was killed."""
+
+
+def collect(runs_dir: Path) -> pd.DataFrame:
+    """The runs below ``runs_dir``, ``<task>/<cell>/s<seed>-<hash>/``.
+
+    Returns:
+        A row a run, with the columns ``task``, ``cell``, ``seed``, ``status``, ``metric`` (the one that selects);
+        ``<split>_<metric>`` and ``<split>_success``; ``baseline_<split>_<metric>`` of the trivial baseline; best
+        epoch and update, counts of parameters, seconds; the config under dotted keys; and where the run comes
+        from: ``commit``, ``dirty``, ``versions.*``, ``device``, ``threads``, ``data_checksum``, ``path``, ``error``.
+
+    Raises:
+        UserError: if there are no runs.
+    """
+    rows = [_row(path) for path in _run_dirs(runs_dir)]
+    if not rows:
+        raise UserError(
+            f"{runs_dir}: there are no runs in it. Make one, for example with `rnnbench run cell=gru task=adding`, or "
+            "name their directory with --runs."
+        )
+    frame = pd.DataFrame(rows)
+    return frame.sort_values(["task", "cell", "seed", "path"], ignore_index=True)
+
+
+def _run_dirs(runs_dir: Path) -> Iterator[Path]:
+    """The directories of runs; those whose names begin with a dot are about to replace another or be replaced."""
+    for config in sorted(runs_dir.glob("*/*/s*/config.yaml")):
+        if not config.parent.name.startswith("."):
+            yield config.parent
+
+
+def _row(path: Path) -> dict[str, Any]:
+    where = {
+        "task": path.parent.parent.name,
+        "cell": path.parent.name,
+        "seed": int(path.name.partition("-")[0].removeprefix("s")),
+        "path": str(path),
+    }
+    try:
+        result = json.loads((path / "result.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {**where, "status": UNFINISHED}
+    except ValueError as error:
+        return {**where, "status": "error", "error": f"result.json is damaged: {error}"}
+    scores = {f"{split}_{name}": value for split in SPLITS for name, value in (result.get(split) or {}).items()}
+    baselines = {
+        f"baseline_{split}_{name}": value
+        for split, by_name in result.get("baselines", {}).items()
+        for name, value in next(iter(by_name.values())).items()
+    }
+    plain = {k: v for k, v in result.items() if not isinstance(v, dict | list)}
+    nested = dict(flatten({"versions": result.get("versions", {})}, ""))
+    return {**plain, **nested, **scores, **baselines, **_config_columns(result), **where}
+
+
+def _config_columns(result: dict[str, Any]) -> dict[str, Any]:
+    """The config under dotted keys; lists become text, so that rows can be grouped by any column."""
+    flat = dict(flatten(result["config"], ""))
+    return {key: str(value) if isinstance(value, list) else value for key, value in flat.items()}
