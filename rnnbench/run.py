@@ -35,7 +35,8 @@ class Prepared:
     """A config whose classes are found, whose sizes are known, and whose device is there."""
 
     config: RunConfig
-    cell_class: type[nn.Module]
+    cell: nn.Module
+    """With its initial parameters."""
     task: Task
     device: torch.device
 
@@ -63,7 +64,9 @@ def prepare(config: RunConfig) -> Prepared:
         )
     elif config.cell.get("hidden_size") is None:
         raise UserError("cell.hidden_size: not set. Give it, or match_params=20000 to have it solved for.")
-    return Prepared(config, cell_class, task, find_device(config.device))
+    cell_seed = torch_seed(config.seed, "init")
+    cell = build_cell(cell_class, task.input_size, config.cell["hidden_size"], config.options("cell"), cell_seed)
+    return Prepared(config, cell, task, find_device(config.device))
 
 
 def find_class(path: str, base: type, key: str) -> type:
@@ -341,11 +344,11 @@ class Runner:
 
 def _new_model(prepared: Prepared) -> Model:
     config, task = prepared.config, prepared.task
-    hidden_size = config.cell["hidden_size"]
-    cell_seed = torch_seed(config.seed, "init")
-    cell = build_cell(prepared.cell_class, task.input_size, hidden_size, config.options("cell"), cell_seed)
     prior = task.output_prior() if config.train.readout_bias == "log_odds" else None
-    return build_model(cell, hidden_size, task.output_size, prior, torch_seed(config.seed, "readout"), task.loss.link)
+    hidden_size = config.cell["hidden_size"]
+    return build_model(
+        prepared.cell, hidden_size, task.output_size, prior, torch_seed(config.seed, "readout"), task.loss.link
+    )
 
 
 def load(path: Path, weights: str = "best") -> tuple[Model, RunConfig]:

@@ -91,16 +91,11 @@ def _best_of_search(done: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     fixed = [c for c in config_columns(runs) if c not in (SEARCHED, "data_checksum")]
     search = _keys(tried, [*fixed, "task", "cell", "seed"])
     candidates = tried[SEARCHED].groupby(search).nunique()
-    kept = []
-    for key, members in done.groupby(search.loc[done.index]):
-        n = int(candidates[key])
-        best = members.loc[[_validation(members).idxmin()]].copy()
-        best["candidates"] = n
-        best[SEARCHED] = best[SEARCHED].astype(object)
-        if n > 1:
-            best[SEARCHED] = f"best of {n}"
-        kept.append(best)
-    return pd.concat(kept).sort_index()
+    best = done.loc[_validation(done).groupby(search.loc[done.index]).idxmin().sort_values()].copy()
+    best["candidates"] = search.loc[best.index].map(candidates)
+    single = best["candidates"] == 1
+    best[SEARCHED] = best[SEARCHED].astype(object).where(single, "best of " + best["candidates"].astype(str))
+    return best
 
 
 def _validation(runs: pd.DataFrame) -> "pd.Series[float]":
