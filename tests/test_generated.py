@@ -93,13 +93,15 @@ def test_the_adding_target_is_the_sum_of_the_two_marked_values(T: int, markers: 
 
 @pytest.mark.parametrize("T", [2, 7, 8])
 @pytest.mark.parametrize("markers", ["halves", "anywhere"])
-def test_every_step_is_marked_as_often_as_it_should_be(T: int, markers: str) -> None:
+def test_all_pairs_of_steps_are_marked_equally_often(T: int, markers: str) -> None:
     size = 20_000
     sequences, _ = adding(length=T, markers=markers).draw(np.random.default_rng(0), size)
-    halves = [1 / (T // 2)] * (T // 2) + [1 / (T - T // 2)] * (T - T // 2)
-    expected = np.array(halves if markers == "halves" else [2 / T] * T)
+    seen = np.triu(sequences[..., 1].T @ sequences[..., 1], k=1) / size
+    step = np.arange(T)
+    allowed = (step[:, None] < T // 2) & (step >= T // 2) if markers == "halves" else step[:, None] < step
+    expected = allowed / allowed.sum()
     error = np.sqrt(expected * (1 - expected) / size)
-    assert (np.abs(sequences[..., 1].mean(axis=0, dtype=np.float64) - expected) <= 4.5 * error).all()
+    assert (np.abs(seen - expected) <= 4.5 * error + 1e-9).all()
 
 
 @pytest.mark.parametrize("markers", ["halves", "anywhere"])
@@ -261,6 +263,12 @@ def test_a_bad_option_is_named_with_its_value(
 ) -> None:
     with pytest.raises(UserError, match=message):
         task_of(**options)
+
+
+def test_the_checksum_tells_apart_rules_that_draw_the_same() -> None:
+    halves, anywhere = (adding(length=2, markers=markers) for markers in ("halves", "anywhere"))
+    assert rows_of(halves, "test") == rows_of(anywhere, "test")
+    assert halves.checksum != anywhere.checksum
 
 
 def test_markers_that_are_not_known_are_told_with_the_closest_ones() -> None:

@@ -271,10 +271,17 @@ def test_the_options_of_a_cell_count() -> None:
     assert (with_peepholes, without) == (10, 11)
 
 
+LARGEST = 65536 * (20 + 65536 + 1)  # of a TanhCell with 20 inputs
+
+
+def test_the_largest_size_can_be_matched() -> None:
+    assert match_hidden_size(TanhCell, 20, 1, {}, LARGEST) == 65536
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((TanhCell, 20, 1, {}, 10**11), "match_params=100000000000: no hidden size up to 65536 gives TanhCell so many"),
+        ((TanhCell, 20, 1, {}, LARGEST + 1), f"match_params={LARGEST + 1}: no hidden size up to 65536 gives TanhCell"),
         ((LSTMCell, 100, 1, {}, 205), "match_params=205: LSTMCell has 411 parameters at one unit; ask for more."),
         ((LSTMCell, 100, 1, {}, 0), "match_params=0: must be a whole number of at least 1"),
         ((LSTMCell, 100, 1, {}, 500, "al"), "match_count=al: not known. Allowed: all, recurrent. Did you mean 'all'?"),
