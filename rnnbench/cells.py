@@ -53,6 +53,7 @@ class Cell(nn.Module, ABC):
             UserError: for a size below 1, a negative scale, or an unknown initialisation.
         """
         super().__init__()
+        check_at_least("input_size", input_size, 1, whole=True)
         check_at_least("cell.hidden_size", hidden_size, 1, whole=True)
         check_at_least("cell.init_scale", init_scale, 0.0)
         check_choice("cell.recurrent_init", recurrent_init, RECURRENT_INITS)

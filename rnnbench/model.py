@@ -40,7 +40,7 @@ class Model(nn.Module):
         super().__init__()
         self.cell = cell
         self.link: Callable[[Tensor], Tensor] = link
-        self.readout = nn.Linear(hidden_size, output_size)
+        self.readout: nn.Linear = nn.utils.skip_init(nn.Linear, hidden_size, output_size)
         nn.init.zeros_(self.readout.weight)
         nn.init.zeros_(self.readout.bias)
 
@@ -129,7 +129,9 @@ def build_cell(
         torch.manual_seed(seed)
         try:
             cell = cell_class(input_size, hidden_size, **options)
-        except TypeError as error:
+        except UserError:
+            raise
+        except Exception as error:  # whatever a cell of one's own may raise
             raise UserError(
                 f"cell: {cell_class.__qualname__}({input_size}, {hidden_size}, **{dict(options)}) failed: {error}. "
                 "A cell is constructed with (input_size, hidden_size, **options)."
@@ -234,12 +236,15 @@ def match_hidden_size(
 def _uninitialised(
     cell_class: type[nn.Module], input_size: int, hidden_size: int, options: Mapping[str, Any]
 ) -> nn.Module:
-    """A cell made only to be counted: on torch's meta device, which holds no numbers, where that works."""
-    if issubclass(cell_class, Cell):
-        _check_options(cell_class, options)
-        with torch.device("meta"):
+    """A cell made only to be counted: on torch's meta device, which holds no numbers, where it lets itself be."""
+    _check_options(cell_class, options)
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
             return cell_class(input_size, hidden_size, **options)
-    return build_cell(cell_class, input_size, hidden_size, options)
+    except UserError:
+        raise
+    except Exception:  # noqa: BLE001 - a constructor that needs real numbers; what is wrong with it is told there
+        return build_cell(cell_class, input_size, hidden_size, options)
 
 
 def build_model(

@@ -7,6 +7,7 @@ The state of an optimiser is a dictionary of tensors, which is all that a checkp
 """
 
 import inspect
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -143,10 +144,10 @@ def build_optimizer(config: Mapping[str, Any]) -> Optimizer:
 
 
 def _check_fraction(key: str, value: float) -> None:
-    if not 0.0 <= value < 1.0:
-        raise UserError(f"train.optimizer.{key}={value}: must be at least 0 and below 1.")
+    if not isinstance(value, int | float) or not 0.0 <= value < 1.0:
+        raise UserError(f"train.optimizer.{key}={value}: must be a number of at least 0 and below 1.")
 
 
 def _check_positive(key: str, value: float) -> None:
-    if not value > 0.0:
-        raise UserError(f"train.optimizer.{key}={value}: must be above 0.")
+    if not isinstance(value, int | float) or not 0.0 < value < math.inf:
+        raise UserError(f"train.optimizer.{key}={value}: must be a number above 0.")

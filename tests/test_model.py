@@ -118,7 +118,8 @@ def test_a_cell_of_ours_is_drawn_from_its_seed(cell_class: type[Cell]) -> None:
 @pytest.mark.parametrize("cell_class", [*CELLS, NoisyOwnCell])
 def test_the_global_generator_of_torch_is_left_alone(cell_class: type[nn.Module]) -> None:
     before = torch.get_rng_state()
-    build_cell(cell_class, I, H, {}, seed=5)
+    cell = build_cell(cell_class, I, H, {}, seed=5)
+    build_model(cell, H, O, None, seed=5, link=torch.sigmoid)
     match_hidden_size(cell_class, I, O, {}, target=500)
     assert torch.equal(torch.get_rng_state(), before)
 

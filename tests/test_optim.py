@@ -168,12 +168,12 @@ POSITIVE = [("rmsprop", "epsilon"), ("librnn", "floor"), ("librnn", "update_norm
         ({"name": "adam", "epsilom": 0.9}, "train.optimizer.epsilom: 'adam' has no such option"),
         ({"name": "adam", "epsilom": 0.9}, "Did you mean 'epsilon'?"),
         *(
-            ({"name": name, key: value}, f"train.optimizer.{key}={value}: must be at least 0 and below 1")
+            ({"name": name, key: value}, f"train.optimizer.{key}={value}: must be a number of at least 0 and below 1")
             for name, key in FRACTIONS
             for value in (-0.1, 1.0)
         ),
         *(
-            ({"name": name, key: value}, f"train.optimizer.{key}={value}: must be above 0")
+            ({"name": name, key: value}, f"train.optimizer.{key}={value}: must be a number above 0")
             for name, key in POSITIVE
             for value in (0.0, -1.0)
         ),
