@@ -256,6 +256,7 @@ def hydra_run(
     Raises:
         UserError: for anything wrong with the command line or the configs.
     """
+    import argparse
     import os
     import sys
 
@@ -277,6 +278,8 @@ def hydra_run(
             failures.append((" ".join(overrides), error))
             tell(failures[-1])
 
+    if sys.version_info >= (3, 14):  # there hydra 1.3.8 trips over argparse's check of help texts (hydra#3121)
+        argparse.ArgumentParser._check_help = lambda *_: None  # type: ignore[attr-defined]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come back as exceptions, and are told by us
     sys.argv = [program, *argv]
     try:

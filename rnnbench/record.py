@@ -101,6 +101,8 @@ class Record:
             UserError: if it belongs to another config.
         """
         self.path.mkdir(parents=True, exist_ok=True)
+        for left_over in self.path.glob(".*.tmp"):  # by a process that was killed while writing
+            left_over.unlink()
         path = self.path / "config.yaml"
         if path.exists():
             found = self.config()

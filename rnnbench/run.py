@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from rnnbench import provenance
-from rnnbench.config import RunConfig, flatten, identity, run_key
+from rnnbench.config import RunConfig, identity, run_key
 from rnnbench.errors import UserError, did_you_mean
 from rnnbench.events import EventLog
 from rnnbench.model import Model, build_cell, build_model, count_parameters, match_hidden_size
@@ -220,7 +220,8 @@ class Runner:
         self.member = Member(model, config.train, config.seed)
         self.params_recurrent, self.params_total = count_parameters(model.cell), count_parameters(model)
         purge_step = self._resume()
-        flat = dict(flatten(config.as_dict()["cell"], "cell")) | {"task": config.task["name"]} | dict(identity(config))
+        shown = {"cell": config.cell["name"], "task": config.task["name"], **identity(config)}
+        flat = {key: value for key, value in shown.items() if not key.endswith("._target_")}
         self.events = EventLog(record.path, flat, purge_step) if config.tensorboard else None
         self.saved_at = time.monotonic()
         self.best_saved = -1

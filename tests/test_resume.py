@@ -93,6 +93,7 @@ def test_a_run_killed_at_any_point_ends_with_the_same_bits(
     found = outcome(tmp_path)
     for part, value in undisturbed.items():
         assert found[part] == value, part
+    assert not list(run_dir(tmp_path).glob("*.tmp")) + list(run_dir(tmp_path).glob(".*.tmp"))
 
 
 def test_ctrl_c_ends_a_run_cleanly_and_the_same_command_goes_on(undisturbed: dict[str, Any], tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ by size and sha256 before anything is parsed, and kept. Nothing that was fetched
 """
 
 import hashlib
+import http.client
 import os
 import urllib.error
 import urllib.request
@@ -147,13 +148,21 @@ def fetch(data_set: DataSet, data_dir: Path | None) -> Path:
             while len(content) <= data_set.bytes and (part := response.read(1 << 16)):
                 content += part
                 bar.update(len(part))
-    except (urllib.error.URLError, OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()
         reason = getattr(error, "reason", None) or error
         raise UserError(f"{data_set.name}: cannot fetch {url}: {reason}. {elsewhere}") from error
     wrong = problem(data_set, bytes(content))
     if wrong:
         raise UserError(f"{data_set.name}: what {url} sent {wrong}; nothing was kept. {elsewhere}")
-    write_atomically(path, bytes(content))
+    try:
+        write_atomically(path, bytes(content))
+    except OSError as error:
+        raise UserError(
+            f"{data_set.name}: cannot be kept in {path.parent}: {error.strerror}. Name another directory with "
+            f"--data-dir, or data_dir and {DATA_DIR_VARIABLE}."
+        ) from error
     return path
 
 
