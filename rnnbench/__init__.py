@@ -21,6 +21,6 @@ def load(run_dir: str | Path, weights: str = "best") -> "tuple[Model, RunConfig]
     Raises:
         UserError: if there is no such run, or its files are damaged.
     """
-    from rnnbench.run import load as load_run
+    from rnnbench.assemble import load as load_model
 
-    return load_run(Path(run_dir), weights)
+    return load_model(Path(run_dir), weights)

@@ -220,7 +220,7 @@ def test_a_trained_model_can_be_loaded_and_predicts(tmp_path: Path) -> None:
     (path,) = tmp_path.glob("results/runs/copy_memory/lstm/s0-*")
     model, config = rnnbench.load(path)
     assert config.cell["hidden_size"] == 5
-    from rnnbench.run import prepare
+    from rnnbench.assemble import prepare
     from rnnbench.train import evaluate
 
     task = prepare(config).task

@@ -8,10 +8,11 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 import rnnbench.config as module
+from rnnbench.assemble import Prepared, prepare
 from rnnbench.config import config_dir, config_keys, describe, from_dict, identity, options_of, run_key
 from rnnbench.errors import UserError
 from rnnbench.record import Record
-from rnnbench.run import Prepared, prepare, run
+from rnnbench.run import run
 from tests.conftest import TINY, compose_config
 
 CELLS, TASKS, PROTOCOLS = (list(options_of(group)) for group in ("cell", "task", "train"))

@@ -12,7 +12,7 @@ LAYERS = [
     {"tasks", "provenance"},
     {"train"},
     {"record", "events", "progress", "summary"},
-    {"run"},
+    {"assemble", "run"},
     {"analysis"},
     {"commands"},
     {"cli"},

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from rnnbench.assemble import find_class
 from rnnbench.cells import GRUCell, LSTMCell
 from rnnbench.config import TrainConfig
 from rnnbench.model import Model, build_cell, build_model
-from rnnbench.run import find_class
 from rnnbench.seeding import stream
 from rnnbench.tasks.adding import Adding
 from rnnbench.train import Member, Metrics, evaluate, learning_rate, train, update

@@ -40,9 +40,9 @@ def _size(path: Path, inputs: int) -> tuple[str, str]:
     from omegaconf import OmegaConf
     from torch import nn
 
+    from rnnbench.assemble import find_class
     from rnnbench.errors import UserError
     from rnnbench.model import build_cell, count_parameters
-    from rnnbench.run import find_class
 
     config = OmegaConf.to_container(OmegaConf.load(path))
     assert isinstance(config, dict)
