@@ -146,10 +146,11 @@ def load(path: Path, weights: str = "best") -> tuple[Model, RunConfig]:
         warnings.warn(f"{path}: the file of {config.cell['_target_']} has changed since this run", stacklevel=3)
     task = build_task(find_class(config.task["_target_"], Task, "task"), config.options("task"))
     hidden_size = config.cell["hidden_size"]
-    cell = build_cell(cell_class, task.input_size, hidden_size, config.options("cell"))
+    cell_seed = torch_seed(config.seed, "init")
+    cell = build_cell(cell_class, task.input_size, hidden_size, config.options("cell"), cell_seed)
     model = build_model(cell, hidden_size, task.output_size, None, 0, task.loss.link)
     member = Member(model.to(getattr(torch, config.train.dtype)), config.train, config.seed)
     if member.theta.shape != state["theta"].shape:
         raise UserError(f"{path}: its weights do not fit {config.cell['_target_']}, which has changed since this run.")
-    member.theta.copy_(state["theta"])
+    member.set_weights(state["theta"], state["buffers"])
     return model.eval(), config

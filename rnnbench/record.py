@@ -48,7 +48,7 @@ class Record:
     def of(cls, config: RunConfig) -> "Record":
         """Where a run of ``config`` lives."""
         name = f"s{config.seed}-{run_key(config)}"
-        return cls(Path(config.results_dir) / "runs" / config.task["name"] / config.cell["name"] / name)
+        return cls(Path(config.results_dir).expanduser() / "runs" / config.task["name"] / config.cell["name"] / name)
 
     @property
     def last(self) -> Path:

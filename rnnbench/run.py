@@ -107,7 +107,7 @@ class Runner:
         self.config, self.task, self.record, self.log = config, prepared.task, record, log
         self.key = run_key(config)
         self.stopping = False
-        self.task.prepare(Path(config.data_dir) if config.data_dir else None)
+        self.task.prepare(Path(config.data_dir).expanduser() if config.data_dir else None)
         model = new_model(prepared)
         self.member = Member(model, config.train, config.seed)
         self.params_recurrent, self.params_total = count_parameters(model.cell), count_parameters(model)
@@ -146,7 +146,7 @@ class Runner:
 
     def _score(self) -> dict[str, Metrics]:
         """Train, valid and test at the weights that are best on validation: the one time test is touched."""
-        self.member.theta.copy_(self.member.best_theta)
+        self.member.set_weights(**self.member.best_weights())
         scores: dict[str, Metrics] = {}
         for split in SPLITS:
             metrics = evaluate(self.member.model, self.task.loss, self.task.evaluation_batches(split))
@@ -208,7 +208,7 @@ class Runner:
         state = self.member.state_dict()
         progress = self.member.progress
         if progress.best_update != self.best_saved:
-            best = {"run_key": self.key, "theta": state["best_theta"], "epoch": progress.best_epoch}
+            best = {"run_key": self.key, **self.member.best_weights(), "epoch": progress.best_epoch}
             self.record.save(self.record.best, best)
             self.best_saved = progress.best_update
         self.record.save(self.record.last, {"run_key": self.key, **state})

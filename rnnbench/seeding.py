@@ -12,6 +12,7 @@ stream      what it draws                               index
 ``order``   the order of the training sequences         epoch
 ``task``    a training batch of a generated task        update
 ``noise``   the weight noise                            update
+``cell``    what a cell of one's own draws in training  update
 ``data``    validation and test sets (``data_seed``)    0 train, 1 valid, 2 test
 =========== =========================================== ====================
 """
@@ -37,6 +38,6 @@ def stream(seed: int, name: str, index: int = 0) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=_key(seed, name), counter=[0, 0, 0, index]))
 
 
-def torch_seed(seed: int, name: str) -> int:
+def torch_seed(seed: int, name: str, index: int = 0) -> int:
     """A seed for a `torch.Generator`; torch's own generator on the CPU uses the lowest 32 bits of it."""
-    return _key(seed, name) & 0x7FFF_FFFF
+    return (_key(seed, name) + index) & 0x7FFF_FFFF

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from rnnbench.config import TrainConfig
 from rnnbench.model import Model
 from rnnbench.optim import build_optimizer
-from rnnbench.seeding import stream
+from rnnbench.seeding import stream, torch_seed
 from rnnbench.tasks.base import Batch, Loss, Task
 
 Metrics = dict[str, float]
@@ -80,6 +80,7 @@ class Member:
         self.optimizer.start(self.theta)
         self.progress = Progress()
         self.best_theta = self.theta.clone()
+        self.best_buffers = self._copy_buffers()
         self._clock_zero_s = 0.0
 
     def start_clock(self) -> None:
@@ -90,19 +91,40 @@ class Member:
         """Bring the seconds of training up to date."""
         self.progress.wall_s = time.perf_counter() - self._clock_zero_s
 
+    def _copy_buffers(self) -> dict[str, Tensor]:
+        """The buffers of a cell of one's own; the project's cells have none."""
+        return {name: buffer.clone() for name, buffer in self.model.named_buffers()}
+
+    def keep_as_best(self) -> None:
+        """Remember the present weights as the best so far."""
+        self.best_theta.copy_(self.theta)
+        self.best_buffers = self._copy_buffers()
+
+    def set_weights(self, theta: Tensor, buffers: dict[str, Tensor]) -> None:
+        """Go to other weights, those of `best_weights` or of a checkpoint."""
+        self.theta.copy_(theta)
+        for name, buffer in self.model.named_buffers():
+            buffer.copy_(buffers[name])
+
+    def best_weights(self) -> dict[str, Any]:
+        """The weights with the lowest validation loss, for `set_weights`."""
+        return {"theta": self.best_theta, "buffers": self.best_buffers}
+
     def state_dict(self) -> dict[str, Any]:
         """All that has to be saved, as tensors and plain numbers."""
         return {
             "theta": self.theta,
-            "best_theta": self.best_theta,
+            "buffers": self._copy_buffers(),
+            "best": self.best_weights(),
             "optimizer": self.optimizer.state,
             "progress": asdict(self.progress),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` returned."""
-        self.theta.copy_(state["theta"])
-        self.best_theta.copy_(state["best_theta"])
+        self.set_weights(state["best"]["theta"], state["best"]["buffers"])
+        self.keep_as_best()
+        self.set_weights(state["theta"], state["buffers"])
         for slot, value in state["optimizer"].items():
             self.optimizer.state[slot].copy_(value)
         self.progress = Progress(**{f.name: state["progress"][f.name] for f in fields(Progress)})
@@ -163,6 +185,7 @@ def update(member: Member, loss: Loss, batch: Batch) -> tuple[float, float]:
     protocol = member.protocol
     batch = batch.to(member.theta.device, member.theta.dtype)
     clean = member.theta.clone()
+    torch.manual_seed(torch_seed(member.seed, "cell", member.progress.update))  # for a cell of one's own with dropout
     member.grad.zero_()
     if protocol.weight_noise > 0.0:
         member.theta[: member.noisy_size].add_(draw_noise(member), alpha=protocol.weight_noise)
@@ -220,7 +243,7 @@ def select(member: Member, task: Task, recorder: Recorder, training: Metrics) ->
     if metric < progress.best_metric:
         progress.best_metric = metric
         progress.best_epoch, progress.best_update = progress.epoch, progress.update
-        member.best_theta.copy_(member.theta)
+        member.keep_as_best()
     progress.evaluated, progress.evaluated_update = progress.epoch, progress.update
     member.read_clock()
     recorder.evaluated(member, valid, training)

@@ -260,3 +260,38 @@ def test_a_run_that_stops_anywhere_goes_on_to_the_same_bits(cell: str, name: str
     assert torch.equal(member.best_theta, straight.best_theta)
     for slot, value in straight.optimizer.state.items():
         assert torch.equal(member.optimizer.state[slot], value), slot
+
+
+class Dropped(nn.GRUCell):
+    """A cell of one's own that draws while it trains, and counts its calls in a buffer."""
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size)
+        self.scale: Tensor
+        self.register_buffer("scale", torch.ones(1))
+
+    def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:  # noqa: A002
+        if self.training:
+            self.scale.mul_(1.001)
+        return super().forward(nn.functional.dropout(input, 0.3, self.training), hx) * self.scale.item()
+
+
+def test_a_cell_of_ones_own_that_draws_and_keeps_buffers_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    def member() -> Member:
+        train_config = protocol("modern", "train.max_epochs=2", "train.batch_size=3")
+        cell = build_cell(Dropped, 2, 5, {}, 0)
+        return Member(build_model(cell, 5, 1, None, 0, lambda out: out), train_config, 0)
+
+    straight, stopped, resumed = member(), member(), member()
+    train(straight, adding(), Listener())
+    train(stopped, adding(), Listener(stop_at=3))
+    torch.save(stopped.state_dict(), tmp_path / "state.pt")
+    torch.rand(7)  # the global generator is elsewhere
+    resumed.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    train(resumed, adding(), Listener())
+    assert torch.equal(resumed.theta, straight.theta)
+    for found, expected in zip(resumed.model.buffers(), straight.model.buffers(), strict=True):
+        assert torch.equal(found, expected)
+    assert resumed.best_buffers["cell.scale"] == straight.best_buffers["cell.scale"]
+    quiet = evaluate(resumed.model, adding().loss, adding().evaluation_batches("valid"))
+    assert quiet == evaluate(straight.model, adding().loss, adding().evaluation_batches("valid"))

@@ -87,6 +87,7 @@ class Music(Task):
         check_at_least("task.pool", pool, 1, whole=True)
         self.data_set = store.DATA_SETS[data]
         self.pool = pool
+        self._baselines: dict[Split, dict[str, dict[str, float]]] = {}
 
     def prepare(self, data_dir: Path | None) -> None:
         """Load the verified file from ``data_dir``, or from the cache, fetched if need be."""
@@ -151,11 +152,13 @@ class Music(Task):
 
     def baselines(self, split: Split) -> dict[str, dict[str, float]]:
         """The marginal frequencies of the notes, and for each the rate given its last frame."""
-        p_off, p_on = self.transitions
-        return {
-            "marginal frequencies": self._score(split, lambda _: self.frequencies),
-            "repeat previous": self._score(split, lambda before: np.where(before == 1, p_on, p_off)),
-        }
+        if split not in self._baselines:
+            p_off, p_on = self.transitions
+            self._baselines[split] = {
+                "marginal frequencies": self._score(split, lambda _: self.frequencies),
+                "repeat previous": self._score(split, lambda before: np.where(before == 1, p_on, p_off)),
+            }
+        return self._baselines[split]
 
     def _score(self, split: Split, predict: Callable[[np.ndarray], np.ndarray]) -> dict[str, float]:
         nll = []
