@@ -11,8 +11,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import torch
-
 from rnnbench import provenance
 from rnnbench.assemble import Prepared, new_model, prepare
 from rnnbench.config import RunConfig, identity, run_key
@@ -103,7 +101,6 @@ class Runner:
     def __init__(self, prepared: Prepared, record: Record, log: logging.Logger) -> None:
         """Load the data, build the model, and take up the last checkpoint if there is one."""
         config = prepared.config
-        torch.set_num_threads(config.threads)
         self.config, self.task, self.record, self.log = config, prepared.task, record, log
         self.key = run_key(config)
         self.stopping = False

@@ -13,7 +13,9 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.conftest import TINY
+from rnnbench.record import Record
+from rnnbench.run import run
+from tests.conftest import TINY, compose_config
 
 ROOT = Path(__file__).resolve().parent.parent
 OVERRIDES = [
@@ -140,9 +142,6 @@ def test_a_finished_run_is_shown_and_force_repeats_it(undisturbed: dict[str, Any
 
 def test_two_processes_cannot_train_the_same_run(tmp_path: Path) -> None:
     """The second is told so; once the first is dead, even by SIGKILL, nothing stands in the way."""
-    from rnnbench.record import Record
-    from tests.conftest import compose_config
-
     arguments = [*OVERRIDES, f"results_dir={tmp_path}"]
     record = Record.of(compose_config(*arguments))
     holder = (
@@ -199,3 +198,18 @@ def test_a_small_disk_that_is_full_is_told(undisturbed: dict[str, Any], tmp_path
         assert outcome(tmp_path)["theta"] == undisturbed["theta"]
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def test_a_run_ends_with_the_same_bits_whatever_this_process_did_before(tmp_path: Path) -> None:
+    """A run alone and one inside a sweep: torch's threads and its global generator may stand anywhere."""
+    found = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        torch.manual_seed(threads)
+        config = compose_config(
+            "cell=gru", "task=adding", *TINY, "cell.hidden_size=100", f"results_dir={tmp_path}/{threads}"
+        )
+        run(config)
+        found.append(torch.load(Record.of(config).last, weights_only=True)["theta"])
+    torch.set_num_threads(1)
+    assert torch.equal(*found)
