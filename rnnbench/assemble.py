@@ -141,7 +141,6 @@ def load(path: Path, weights: str = "best") -> tuple[Model, RunConfig]:
         raise UserError(f"weights={weights}: must be best or last.")
     record = Record(path)
     config = record.config()
-    state = record.load(record.best if weights == "best" else record.last, run_key(config))
     cell_class = find_class(config.cell["_target_"], nn.Module, "cell")
     if config.cell.get("source") != provenance.source_digest(cell_class):
         warnings.warn(f"{path}: the file of {config.cell['_target_']} has changed since this run", stacklevel=3)
@@ -151,7 +150,9 @@ def load(path: Path, weights: str = "best") -> tuple[Model, RunConfig]:
     cell = build_cell(cell_class, task.input_size, hidden_size, config.options("cell"), cell_seed)
     model = build_model(cell, hidden_size, task.output_size, None, 0, task.loss.link)
     member = Member(model.to(getattr(torch, config.train.dtype)), config.train, config.seed)
-    if member.theta.shape != state["theta"].shape:
-        raise UserError(f"{path}: its weights do not fit {config.cell['_target_']}, which has changed since this run.")
-    member.set_weights(state["theta"], state["buffers"])
+    record.load(
+        record.best if weights == "best" else record.last,
+        run_key(config),
+        into=lambda state: member.set_weights(state["theta"], state["buffers"]),
+    )
     return model.eval(), config

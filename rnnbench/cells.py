@@ -19,7 +19,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from rnnbench.errors import UserError, check_at_least, check_choice
+from rnnbench.errors import UserError, check_choice, check_number, check_truth, check_whole
 
 State = Tensor | tuple[Tensor, ...]
 """(B, H), or a tuple of such tensors whose first is the output."""
@@ -53,9 +53,9 @@ class Cell(nn.Module, ABC):
             UserError: for a size below 1, a negative scale, or an unknown initialisation.
         """
         super().__init__()
-        check_at_least("input_size", input_size, 1, whole=True)
-        check_at_least("cell.hidden_size", hidden_size, 1, whole=True)
-        check_at_least("cell.init_scale", init_scale, 0.0)
+        check_whole("input_size", input_size, 1)
+        check_whole("cell.hidden_size", hidden_size, 1)
+        check_number("cell.init_scale", init_scale, least=0.0)
         check_choice("cell.recurrent_init", recurrent_init, RECURRENT_INITS)
         self.input_size = input_size
         self.hidden_size = hidden_size
@@ -159,7 +159,8 @@ class LSTMCell(Cell):
             UserError: as `Cell`, or for a chrono below 3, or both chrono and forget_bias.
         """
         super().__init__(input_size, hidden_size, init_scale=init_scale, recurrent_init=recurrent_init)
-        _check_chrono(chrono, "forget_bias", forget_bias)
+        check_truth("cell.peepholes", peepholes)
+        _check_bias("forget_bias", forget_bias, chrono)
         self.forget_bias = forget_bias
         self.chrono = chrono
         self.peephole = nn.Parameter(torch.zeros(3 * hidden_size)) if peepholes else None
@@ -237,7 +238,7 @@ class GRUCell(Cell):
             UserError: as `Cell`, or for a chrono below 3, or both chrono and update_bias.
         """
         super().__init__(input_size, hidden_size, init_scale=init_scale, recurrent_init=recurrent_init)
-        _check_chrono(chrono, "update_bias", update_bias)
+        _check_bias("update_bias", update_bias, chrono)
         self.update_bias = update_bias
         self.chrono = chrono
 
@@ -296,12 +297,13 @@ class CuDNNGRUCell(GRUCell):
         return step
 
 
-def _check_chrono(chrono: int | None, replaced: str, bias: float) -> None:
+def _check_bias(name: str, bias: float, chrono: int | None) -> None:
+    check_number(f"cell.{name}", bias)
     if chrono is None:
         return
-    check_at_least("cell.chrono", chrono, 3, whole=True)
+    check_whole("cell.chrono", chrono, 3)
     if bias != 0.0:
-        raise UserError(f"cell.chrono={chrono} and cell.{replaced}={bias}: both set the same bias; give one.")
+        raise UserError(f"cell.chrono={chrono} and cell.{name}={bias}: both set the same bias; give one.")
 
 
 def _chrono_bias(size: int, longest: int, generator: torch.Generator) -> Tensor:

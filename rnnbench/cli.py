@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,9 +67,13 @@ def _dispatch(name: str, args: list[str]) -> int:
         print(f"{PROGRAM}: error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
+        print(f"{PROGRAM}: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output has gone, as in `rnnbench table | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        print(f"{PROGRAM}: error: {error.filename}: {error.strerror}", file=sys.stderr)
         return 1
     return status
 
@@ -80,7 +85,7 @@ def _complete(args: list[str]) -> int:
     must not see the word ``run`` in it, and finds the user's ``--config-dir`` only among its own arguments.
     """
     line = os.environ.get("COMP_LINE", "")
-    words = line.split(" ")
+    words = re.split(" +", line)
     if not any(arg.startswith("query=") for arg in args):  # install= and uninstall=
         return _dispatch("run", args)
     if len(words) <= 2:

@@ -1,6 +1,7 @@
-"""The one error a user of rnnbench is meant to read, and the hint that goes with it."""
+"""The one error a user of rnnbench is meant to read, the hint that goes with it, and the usual checks."""
 
 import difflib
+import math
 from collections.abc import Iterable
 
 
@@ -17,16 +18,29 @@ def did_you_mean(value: str, allowed: Iterable[str]) -> str:
     return f" Did you mean '{close[0]}'?" if close else ""
 
 
-def check_choice(key: str, value: str, allowed: Iterable[str]) -> None:
+def check_choice(key: str, value: object, allowed: Iterable[str]) -> None:
     """Raise `UserError` unless ``value`` is one of ``allowed``."""
     names = sorted(allowed)
     if value not in names:
-        raise UserError(f"{key}={value}: not known. Allowed: {', '.join(names)}.{did_you_mean(str(value), names)}")
+        hint = did_you_mean(str(value), names)
+        raise UserError(f"{key}={value}: not known. Allowed: {', '.join(names)}.{hint}")
 
 
-def check_at_least(key: str, value: float, least: float, *, whole: bool = False) -> None:
-    """Raise `UserError` unless ``value`` is a number (a whole one, if asked) of at least ``least``."""
-    kinds = int if whole else (int, float)
-    if isinstance(value, bool) or not isinstance(value, kinds) or not value >= least:
-        kind = "a whole number" if whole else "a number"
-        raise UserError(f"{key}={value}: must be {kind} of at least {least}.")
+def check_number(key: str, value: object, *, least: float = -math.inf, above: float = -math.inf) -> None:
+    """Raise `UserError` unless ``value`` is a finite number, of at least ``least`` and greater than ``above``."""
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or not (value >= least and value > above):  # type: ignore[operator]
+        bound = f" of at least {least:g}" if least > -math.inf else f" above {above:g}" if above > -math.inf else ""
+        raise UserError(f"{key}={value}: must be a finite number{bound}.")
+
+
+def check_whole(key: str, value: object, least: int) -> None:
+    """Raise `UserError` unless ``value`` is a whole number of at least ``least``."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise UserError(f"{key}={value}: must be a whole number of at least {least}.")
+
+
+def check_truth(key: str, value: object) -> None:
+    """Raise `UserError` unless ``value`` is true or false."""
+    if not isinstance(value, bool):
+        raise UserError(f"{key}={value}: must be true or false.")

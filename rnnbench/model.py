@@ -7,6 +7,7 @@ no padding and no mask; a sequence that has ended costs nothing and cannot count
 Legend: ``N`` packed rows, ``B`` sequences, ``I`` inputs, ``H`` units, ``O`` outputs.
 """
 
+import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from rnnbench.cells import Cell, State
-from rnnbench.errors import UserError, check_at_least, check_choice, did_you_mean
+from rnnbench.errors import UserError, check_choice, check_whole, did_you_mean
 
 READOUT_SCALE = 0.1
 """The read-out's weights are drawn from U(±0.1), as the authors' code draws every matrix but the recurrent."""
@@ -123,7 +124,7 @@ def build_cell(
     Raises:
         UserError: for an option the cell does not have, or a cell that cannot be constructed or called.
     """
-    check_at_least("cell.hidden_size", hidden_size, 1, whole=True)
+    check_whole("cell.hidden_size", hidden_size, 1)
     _check_options(cell_class, options)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -163,18 +164,21 @@ def _check_interface(cell: nn.Module, input_size: int, hidden_size: int) -> None
     x = torch.zeros(2, input_size)
     try:
         with torch.random.fork_rng(devices=[]):
-            state = cell(x, cell(x, None))
+            probe = copy.deepcopy(cell)  # a cell may keep buffers
+            state = probe(x, probe(x, None))
     except Exception as error:  # whatever a cell of one's own may raise
         raise UserError(
             f"cell: {name}.forward failed on x (2, {input_size}): {type(error).__name__}: {error}. It is called as "
             "forward(x (B, I), state) -> state, with state None at the first step, as torch.nn.GRUCell is."
         ) from error
-    output = state[0] if isinstance(state, tuple) else state
-    if not isinstance(output, Tensor) or output.shape != (2, hidden_size):
-        shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+    states = state if isinstance(state, tuple) else (state,)
+    whole = all(isinstance(s, Tensor) and s.shape[:1] == (2,) for s in states)
+    output = states[0] if states else None
+    if not whole or not isinstance(output, Tensor) or output.shape != (2, hidden_size):
+        shape = [tuple(s.shape) if isinstance(s, Tensor) else type(s).__name__ for s in states]
         raise UserError(
             f"cell: {name}.forward returned {shape} for x (2, {input_size}); expected a state (2, {hidden_size}), "
-            "or a tuple of states whose first is the output."
+            "or a tuple of states (2, ...) whose first is the output."
         )
 
 
@@ -205,7 +209,7 @@ def match_hidden_size(
         UserError: for an unknown ``count``, or a target that no hidden size comes near.
     """
     check_choice("match_count", count, ("recurrent", "all"))
-    check_at_least("match_params", target, 1, whole=True)
+    check_whole("match_params", target, 1)
 
     def parameters(hidden_size: int) -> int:
         recurrent = count_parameters(_uninitialised(cell_class, input_size, hidden_size, options))

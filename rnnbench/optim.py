@@ -7,7 +7,6 @@ The state of an optimiser is a dictionary of tensors, which is all that a checkp
 """
 
 import inspect
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -15,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from rnnbench.errors import UserError, check_choice, did_you_mean
+from rnnbench.errors import UserError, check_choice, check_number, did_you_mean
 
 
 class Optimizer(ABC):
@@ -138,16 +137,16 @@ def build_optimizer(config: Mapping[str, Any]) -> Optimizer:
         if option not in allowed:
             raise UserError(
                 f"train.optimizer.{option}: '{name}' has no such option. Allowed: {', '.join(allowed)}."
-                f"{did_you_mean(option, allowed)}"
+                f"{did_you_mean(option, allowed)} For another optimiser, write a protocol of your own in train/ of "
+                "your --config-dir."
             )
     return kind(**options)
 
 
-def _check_fraction(key: str, value: float) -> None:
-    if not isinstance(value, int | float) or not 0.0 <= value < 1.0:
-        raise UserError(f"train.optimizer.{key}={value}: must be a number of at least 0 and below 1.")
+def _check_fraction(option: str, value: float) -> None:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0.0 <= value < 1.0:
+        raise UserError(f"train.optimizer.{option}={value}: must be a number of at least 0 and below 1.")
 
 
-def _check_positive(key: str, value: float) -> None:
-    if not isinstance(value, int | float) or not 0.0 < value < math.inf:
-        raise UserError(f"train.optimizer.{key}={value}: must be a number above 0.")
+def _check_positive(option: str, value: float) -> None:
+    check_number(f"train.optimizer.{option}", value, above=0)

@@ -54,6 +54,12 @@ def commit() -> dict[str, Any]:
     return {"commit": head.strip(), "dirty": bool(status.strip())}
 
 
+def commit_text() -> str:
+    """The commit in a word, with a + where the tree differs from it."""
+    found = commit()
+    return f"{found['commit'] or 'installed ' + rnnbench.__version__}{'+' if found['dirty'] else ''}"
+
+
 @functools.cache
 def _processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")

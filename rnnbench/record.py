@@ -21,19 +21,21 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from rnnbench.config import RunConfig, from_dict, identity, run_key
+from rnnbench.compose import defaults_of_a_run
+from rnnbench.config import RunConfig, from_record, identity, run_key
 from rnnbench.errors import UserError
 from rnnbench.files import write_atomically
 
 SCHEMA_VERSION = 1
-FINISHED = ("done", "diverged")
+STATUSES = ("done", "diverged", "interrupted", "error")
+FINISHED = STATUSES[:2]
 """The outcomes that are not repeated; a run that was interrupted or met an error is taken up again."""
 
 
@@ -105,14 +107,18 @@ class Record:
             left_over.unlink()
         path = self.path / "config.yaml"
         if path.exists():
-            found = self.config()
-            if identity(found) != identity(config):
-                raise UserError(
-                    f"{self.path}: holds a run of another config ({_differences(found, config)}). Move it away, or "
-                    "give another results_dir."
-                )
-            return
-        write_atomically(path, OmegaConf.to_yaml(OmegaConf.create(config.as_dict())).encode())
+            self.check(config)
+        else:
+            write_atomically(path, OmegaConf.to_yaml(OmegaConf.create(config.as_dict())).encode())
+
+    def check(self, config: RunConfig) -> None:
+        """Raise `UserError` if the directory belongs to another config."""
+        found = self.config()
+        if identity(found) != identity(config):
+            raise UserError(
+                f"{self.path}: holds a run of another config ({_differences(found, config)}). Move it away, or "
+                "give another results_dir."
+            )
 
     def config(self) -> RunConfig:
         """The resolved config of the run.
@@ -126,7 +132,7 @@ class Record:
         try:
             content = OmegaConf.to_container(OmegaConf.load(path))
             assert isinstance(content, dict)
-            return from_dict({str(key): value for key, value in content.items()})
+            return from_record({str(key): value for key, value in content.items()}, defaults_of_a_run())
         except Exception as error:  # whatever is in it
             raise UserError(
                 f"{path}: is damaged ({str(error).splitlines()[0]}). Move {self.path} away and run again."
@@ -140,12 +146,19 @@ class Record:
             file.write(json.dumps(finite(row)) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The evaluations so far; a last line that was cut short is left out."""
+        """The evaluations so far; a last line that was cut short is left out.
+
+        Raises:
+            UserError: if the file is damaged.
+        """
         if not self._metrics.exists():
             return []
-        text = self._metrics.read_text(encoding="utf-8")
-        whole = text[: text.rfind("\n") + 1]
-        return [json.loads(line) for line in whole.splitlines()]
+        try:
+            text = self._metrics.read_text(encoding="utf-8")
+            rows = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+            return [{**row, "epoch": int(row["epoch"])} for row in rows]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{self._metrics}: is damaged ({error}). Move {self.path} away and run again.") from error
 
     def keep_metrics_until(self, epoch: int) -> None:
         """Drop evaluations after ``epoch``: a run goes on from a checkpoint, and will make them again."""
@@ -169,17 +182,7 @@ class Record:
         """
         if not self._result.exists():
             return None
-        try:
-            result: dict[str, Any] = json.loads(self._result.read_text(encoding="utf-8"))
-            version = result["schema_version"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{self._result}: is damaged ({error}). Delete it and run again.") from error
-        if version > SCHEMA_VERSION:
-            raise UserError(
-                f"{self._result}: has schema_version {version}, from a later rnnbench; this one reads up to "
-                f"{SCHEMA_VERSION}. Update rnnbench."
-            )
-        return result
+        return read_result(self._result)
 
     def finished(self) -> bool:
         """Whether the run has an outcome that is not to be repeated."""
@@ -199,8 +202,8 @@ class Record:
         torch.save(dict(state), buffer)
         write_atomically(path, buffer.getvalue())
 
-    def load(self, path: Path, key: str) -> dict[str, Any]:
-        """Read a checkpoint of the run whose key is ``key``; nothing in it is executed.
+    def load(self, path: Path, key: str, into: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+        """Read a checkpoint of the run whose key is ``key`` and put it ``into`` a member; nothing in it is executed.
 
         Raises:
             UserError: if it is missing, damaged, or of another config.
@@ -212,7 +215,9 @@ class Record:
         try:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
             found = state["run_key"]
-        except Exception as error:
+            if found == key:
+                into(state)
+        except Exception as error:  # whatever a damaged file makes of it
             raise UserError(
                 f"{path}: the checkpoint is damaged or cut short ({type(error).__name__}). Delete it to start the run "
                 "from the beginning, or put back a copy."
@@ -247,6 +252,27 @@ class Record:
                 shutil.rmtree(self._old)
             else:
                 self._old.rename(self.path)
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """The content of a result.json.
+
+    Raises:
+        UserError: if it is damaged, or of a later version of rnnbench.
+    """
+    try:
+        result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        version, status, config = int(result["schema_version"]), result["status"], result["config"]
+        if status not in STATUSES or not isinstance(config, dict):
+            raise ValueError(f"status {status}")
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: is damaged ({error}). Delete it and run again.") from error
+    if version > SCHEMA_VERSION:
+        raise UserError(
+            f"{path}: has schema_version {version}, from a later rnnbench; this one reads up to {SCHEMA_VERSION}. "
+            "Update rnnbench."
+        )
+    return result
 
 
 def finite(value: Any) -> Any:  # noqa: ANN401 - JSON

@@ -1,8 +1,9 @@
 """One run, from its config to its record: assemble, train (or go on training), score once, write down."""
 
+import errno
 import logging
+import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -18,7 +19,7 @@ from rnnbench.errors import UserError
 from rnnbench.events import EventLog
 from rnnbench.model import count_parameters
 from rnnbench.progress import ProgressBar
-from rnnbench.record import Record
+from rnnbench.record import Record, finite
 from rnnbench.tasks.base import SPLITS
 from rnnbench.train import Member, Metrics, Outcome, evaluate, train
 
@@ -35,14 +36,14 @@ def run(config: RunConfig) -> dict[str, Any]:
     prepared = prepare(config)
     record = Record.of(config)
     try:
+        if record.finished() and not config.force:
+            return _found(record, config)
+        prepared.task.prepare(Path(config.data_dir).expanduser() if config.data_dir else None)
         with record.locked():
             record.recover()
             done = record.finished()
-            if done and not config.force:
-                record.open(config)
-                result = record.result()
-                assert result is not None
-                return {**result, "path": str(record.path), "trained_now": False}
+            if done and not config.force:  # by a process that held the lock until now
+                return _found(record, config)
             target = record.replacement() if done else record
             target.open(config)
             result = _recorded(prepared, target)
@@ -50,10 +51,26 @@ def run(config: RunConfig) -> dict[str, Any]:
                 record.replace_by(target)
             return {**result, "path": str(record.path), "trained_now": True}
     except OSError as error:
+        if not _is_of_writing(error, Path(config.results_dir).expanduser()):
+            raise
         raise UserError(
             f"{error.filename or record.path}: cannot be written: {error.strerror or error}. What was computed up to "
             "the last checkpoint is kept: mend this and give the same command again, or give another results_dir."
         ) from error
+
+
+def _found(record: Record, config: RunConfig) -> dict[str, Any]:
+    record.check(config)
+    result = record.result()
+    assert result is not None
+    return {**result, "path": str(record.path), "trained_now": False}
+
+
+def _is_of_writing(error: OSError, results_dir: Path) -> bool:
+    """Whether an error is about the files of the run, and not one that a cell or task of one's own raised."""
+    if error.filename is None:
+        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+    return Path(os.fsdecode(error.filename)).absolute().is_relative_to(results_dir.absolute())
 
 
 def _recorded(prepared: Prepared, record: Record) -> dict[str, Any]:
@@ -65,17 +82,17 @@ def _recorded(prepared: Prepared, record: Record) -> dict[str, Any]:
     log.setLevel(logging.INFO)
     log.propagate = False
     record.clear_result()
+    description = _description(prepared.config)
     try:
-        result = Runner(prepared, record, log).run()
+        result = {**description, **Runner(prepared, record, log).run()}
         record.write_result(result)
         log.info("%s", result["status"])
         return result
     except BaseException as error:
         with suppress(OSError):  # the disk may be full, and the first error is the one to tell
-            log.exception("the run ended in an error")
+            log.exception("the run ended early")
             status = "interrupted" if isinstance(error, KeyboardInterrupt) else "error"
-            result = {"status": status, "error": f"{type(error).__name__}: {error}"}
-            record.write_result({**_description(prepared.config, record), **result})
+            record.write_result({**description, "status": status, "error": f"{type(error).__name__}: {error}"})
         raise
     finally:
         log.removeHandler(handler)
@@ -83,7 +100,7 @@ def _recorded(prepared: Prepared, record: Record) -> dict[str, Any]:
             handler.close()
 
 
-def _description(config: RunConfig, record: Record) -> dict[str, Any]:
+def _description(config: RunConfig) -> dict[str, Any]:
     """What is known of a run before it begins."""
     return {
         "run_key": run_key(config),
@@ -99,15 +116,15 @@ class Runner:
     """What happens around the loop while a run trains: it is the loop's `Recorder`."""
 
     def __init__(self, prepared: Prepared, record: Record, log: logging.Logger) -> None:
-        """Load the data, build the model, and take up the last checkpoint if there is one."""
+        """Build the model, and take up the last checkpoint if there is one; the task has its data."""
         config = prepared.config
         self.config, self.task, self.record, self.log = config, prepared.task, record, log
         self.key = run_key(config)
         self.stopping = False
-        self.task.prepare(Path(config.data_dir).expanduser() if config.data_dir else None)
         model = new_model(prepared)
         self.member = Member(model, config.train, config.seed)
         self.params_recurrent, self.params_total = count_parameters(model.cell), count_parameters(model)
+        self.commits = [provenance.commit_text()]
         purge_step = self._resume()
         shown = {"cell": config.cell["name"], "task": config.task["name"], **identity(config)}
         flat = {key: value for key, value in shown.items() if not key.endswith("._target_")}
@@ -119,12 +136,13 @@ class Runner:
         """Go on from the last checkpoint; returns the first step of the curves that is to be drawn again."""
         if not self.record.last.exists():
             self.record.keep_metrics_until(-1)
-            self.log.info("start: run %s", self.key)
+            self.log.info("start: run %s, commit %s", self.key, self.commits[-1])
             return 0
-        self.member.load_state_dict(self.record.load(self.record.last, self.key))
+        state = self.record.load(self.record.last, self.key, into=self.member.load_state_dict)
+        self.commits = list(dict.fromkeys([*state["commits"], *self.commits]))
         progress = self.member.progress
         self.record.keep_metrics_until(progress.evaluated)
-        self.log.info("resume: run %s at epoch %d, update %d", self.key, progress.epoch, progress.update)
+        self.log.info("resume: at epoch %d, update %d, commit %s", progress.epoch, progress.update, self.commits[-1])
         return progress.evaluated_update + 1
 
     def run(self) -> dict[str, Any]:
@@ -152,9 +170,8 @@ class Runner:
 
     def _result(self, outcome: Outcome, scores: Mapping[str, Metrics]) -> dict[str, Any]:
         progress = self.member.progress
-        return {
+        result = {
             "status": outcome,
-            **_description(self.config, self.record),
             "metric": self.task.metric,
             "unit": self.task.loss.unit,
             **scores,
@@ -168,8 +185,11 @@ class Runner:
             "params_total": self.params_total,
             "seconds": progress.wall_s,
             "data_checksum": self.task.checksum,
+            "commits": self.commits,
             "population": {"size": 1, "members": [self.key]},
         }
+        whole: dict[str, Any] = finite(result)
+        return whole
 
     # ------------------------------------------------------------ what the loop tells
 
@@ -208,7 +228,7 @@ class Runner:
             best = {"run_key": self.key, **self.member.best_weights(), "epoch": progress.best_epoch}
             self.record.save(self.record.best, best)
             self.best_saved = progress.best_update
-        self.record.save(self.record.last, {"run_key": self.key, **state})
+        self.record.save(self.record.last, {"run_key": self.key, "commits": self.commits, **state})
         self.saved_at = time.monotonic()
 
     @contextmanager
@@ -222,7 +242,7 @@ class Runner:
             if self.stopping:
                 raise KeyboardInterrupt
             self.stopping = True
-            print("\nstopping after this update; once more to stop at once", file=sys.stderr)
+            os.write(2, b"\nstopping after this update; once more to stop at once\n")  # print may be under way
 
         before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
         try:

@@ -1,5 +1,6 @@
 """The last lines of a run, for a person."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -44,11 +45,15 @@ def summarise(result: Mapping[str, Any]) -> str:
 
 def next_steps(results_dir: str) -> str:
     """What to open after a run."""
-    return f"  next      rnnbench table   |   tensorboard --logdir {Path(results_dir) / 'runs'}"
+    runs = Path(results_dir) / "runs"
+    table = "rnnbench table" if runs == Path("results/runs") else f"rnnbench table --runs {runs}"
+    return f"  next      {table}   |   tensorboard --logdir {runs}"
 
 
 def number(value: float | None) -> str:
     """Four significant digits, and at least three decimals where there is room."""
     if value is None:
         return "not finite"
+    if not math.isfinite(value):
+        return str(value)
     return f"{value:.3f}" if abs(value) >= 0.1 else f"{value:.2g}" if abs(value) < 1e-3 else f"{value:.4f}"

@@ -25,7 +25,7 @@ Outcome = Literal["done", "diverged", "interrupted"]
 
 
 class DivergedError(Exception):
-    """The loss or the gradient is no longer finite; θ is as it was before the step."""
+    """The loss, the gradient or the validation loss is not finite; the best weights are the last good ones."""
 
 
 @dataclass
@@ -63,9 +63,9 @@ class Member:
         self.model = model
         self.protocol = protocol
         self.seed = seed
-        in_cell = {id(p) for p in model.cell.parameters()}
-        noisy = [p for p in model.cell.parameters() if p.dim() >= 2]
-        rest = [p for p in model.parameters() if p.dim() < 2 or id(p) not in in_cell]
+        noisy = [p for p in model.cell.parameters() if p.dim() >= 2 and p.requires_grad]
+        first = {id(p) for p in noisy}
+        rest = [p for p in model.parameters() if id(p) not in first]
         parameters: list[nn.Parameter] = [*noisy, *rest]
         self.noisy_size = sum(p.numel() for p in noisy)
         self.theta = torch.cat([p.detach().reshape(-1) for p in parameters])
@@ -102,6 +102,8 @@ class Member:
 
     def set_weights(self, theta: Tensor, buffers: dict[str, Tensor]) -> None:
         """Go to other weights, those of `best_weights` or of a checkpoint."""
+        if theta.shape != self.theta.shape:
+            raise ValueError(f"weights {tuple(theta.shape)} for a model of {tuple(self.theta.shape)}")
         self.theta.copy_(theta)
         for name, buffer in self.model.named_buffers():
             buffer.copy_(buffers[name])
@@ -150,26 +152,26 @@ def train(member: Member, task: Task, recorder: Recorder) -> Outcome:
     """
     protocol, progress = member.protocol, member.progress
     member.start_clock()
-    if progress.evaluated < 0:
-        select(member, task, recorder, {})
-    while not finished(member, task):
-        epoch, start = progress.epoch, progress.update_in_epoch
-        for batch in task.training_batches(member.seed, epoch, protocol.batch_size, start):
-            try:
+    try:
+        if progress.evaluated < 0:
+            select(member, task, recorder, {})
+        while not finished(member, task):
+            epoch, start = progress.epoch, progress.update_in_epoch
+            for batch in task.training_batches(member.seed, epoch, protocol.batch_size, start):
                 loss, norm = update(member, task.loss, batch)
-            except DivergedError:
-                return "diverged"
-            progress.update += 1
-            progress.update_in_epoch += 1
-            progress.loss_sum += loss
-            progress.norm_sum += norm
-            member.read_clock()
-            recorder.updated(member)
-            if recorder.stop_requested():
-                return "interrupted"
-        training = end_epoch(member)
-        if progress.epoch % protocol.eval_every == 0 or progress.epoch == protocol.max_epochs:
-            select(member, task, recorder, training)
+                progress.update += 1
+                progress.update_in_epoch += 1
+                progress.loss_sum += loss
+                progress.norm_sum += norm
+                member.read_clock()
+                recorder.updated(member)
+                if recorder.stop_requested():
+                    return "interrupted"
+            training = end_epoch(member)
+            if progress.epoch % protocol.eval_every == 0 or progress.epoch == protocol.max_epochs:
+                select(member, task, recorder, training)
+    except DivergedError:
+        return "diverged"
     return "done"
 
 
@@ -236,7 +238,11 @@ def end_epoch(member: Member) -> Metrics:
 
 
 def select(member: Member, task: Task, recorder: Recorder, training: Metrics) -> None:
-    """Evaluate on the validation set, without noise, and keep the weights if they are the best so far."""
+    """Evaluate on the validation set, without noise, and keep the weights if they are the best so far.
+
+    Raises:
+        DivergedError: if the validation loss is not finite.
+    """
     progress = member.progress
     valid = evaluate(member.model, task.loss, task.evaluation_batches("valid"))
     metric = valid[task.metric]
@@ -247,6 +253,8 @@ def select(member: Member, task: Task, recorder: Recorder, training: Metrics) ->
     progress.evaluated, progress.evaluated_update = progress.epoch, progress.update
     member.read_clock()
     recorder.evaluated(member, valid, training)
+    if not math.isfinite(metric):
+        raise DivergedError
 
 
 def finished(member: Member, task: Task) -> bool:
@@ -271,8 +279,8 @@ def evaluate(model: Model, loss: Loss, batches: Iterable[Batch]) -> Metrics:
     model.eval()
     row_sum, rows, sequence_sum, sequences = 0.0, 0, 0.0, 0
     for batch in batches:
-        batch = batch.to(theta.device, theta.dtype)
-        nll = loss.row(model(batch.inputs, batch.batch_sizes, batch.scored), batch.targets).double()
+        there = batch.to(theta.device, theta.dtype)
+        nll = loss.row(model(there.inputs, there.batch_sizes, there.scored), there.targets).cpu().double()
         row_sum += float(nll.sum())
         rows += len(nll)
         totals = nll.new_zeros(batch.batch_sizes[0]).index_add(0, batch.sequence, nll)

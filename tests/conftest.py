@@ -5,10 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from omegaconf import open_dict
 
-from rnnbench.config import RunConfig, config_dir, from_hydra
 from rnnbench.tasks import store
 
 torch.set_num_threads(1)
@@ -30,16 +27,6 @@ def data_dir() -> Path:
     if wrong:
         pytest.skip(f"needs the real music files in {directory} (set {store.DATA_DIR_VARIABLE}): {'; '.join(wrong)}")
     return directory
-
-
-def compose_config(*overrides: str) -> RunConfig:
-    """The config of `rnnbench run` with these overrides, as Hydra composes it."""
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        cfg = compose("config", overrides=list(overrides), return_hydra_config=True)
-    choices = dict(cfg.hydra.runtime.choices)
-    with open_dict(cfg):
-        del cfg["hydra"]
-    return from_hydra(cfg, choices, list(overrides))
 
 
 TINY = (

@@ -282,7 +282,7 @@ def test_chrono_draws_time_scales_up_to_the_longest(cell_class: type[Cell], sign
 
 REFUSED: list[tuple[Any, Options, str]] = [
     (CELLS, {"hidden_size": 0}, "cell.hidden_size=0: must be a whole number of at least 1"),
-    (CELLS, {"init_scale": -0.1}, "cell.init_scale=-0.1: must be a number of at least 0"),
+    (CELLS, {"init_scale": -0.1}, "cell.init_scale=-0.1: must be a finite number of at least 0"),
     (CELLS, {"recurrent_init": "orthogonl"}, "Allowed: orthogonal, uniform. Did you mean 'orthogonal'?"),
     ([LSTMCell, GRUCell, CuDNNGRUCell], {"chrono": 2}, "cell.chrono=2: must be a whole number of at least 3"),
     ([LSTMCell], {"chrono": 9, "forget_bias": 1.0}, "cell.chrono=9 and cell.forget_bias=1.0: both set"),

@@ -70,7 +70,7 @@ def test_every_command_has_help(command: str) -> None:
         (["run", "train.lrr=1"], "Did you mean 'train.lr'?"),
         (["run", "task.lenght=3"], "Did you mean 'task.length'?"),
         (["run", "sead=3"], "Did you mean 'seed'?"),
-        (["run", "train.lr=-1"], "train.lr=-1.0: must be above 0."),
+        (["run", "train.lr=-1"], "train.lr=-1.0: must be a finite number above 0."),
         (["run", "match_params=20000", "cell.hidden_size=9"], "give one of them"),
         (["run", "task=jsb_chorales", "data_dir=."], "there is no JSB_Chorales.mat in it"),
         (["table", "--runs", "nowhere"], "nowhere: there are no runs in it"),
@@ -119,7 +119,7 @@ def test_the_published_value_stands_beside_the_score(data_dir: Path, tmp_path: P
 def test_a_sweep_goes_on_after_a_failure_lists_them_all_and_exits_with_1(tmp_path: Path) -> None:
     done = call("run", "-m", *TINY_ADDING, "cell.hidden_size=3,0", "seed=0,-1", cwd=tmp_path)
     assert done.returncode == 1
-    assert "rnnbench: 3 runs failed:" in done.stderr
+    assert "rnnbench: 3 of the sweep's runs failed:" in done.stderr
     assert done.stderr.count("cell.hidden_size=0: must be a whole number") == 2
     assert len(list(tmp_path.glob("results/runs/adding/gru/s0-*/result.json"))) == 1
     table = call("table", cwd=tmp_path)
@@ -293,3 +293,58 @@ def test_an_error_in_ones_own_cell_shows_its_traceback_and_is_recorded(tmp_path:
     assert result["status"] == "error"
     assert "no sixteen" in result["error"]
     assert "no sixteen" in (path / "run.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("metrics.jsonl", b'{"epoch": 0}\ngarbled\n'), ("metrics.jsonl", b"\xff\xfe\n"), ("last.pt", None)],
+)
+def test_a_damaged_file_of_an_unfinished_run_is_told(name: str, content: bytes | None, tmp_path: Path) -> None:
+    assert call("run", *TINY_ADDING, cwd=tmp_path).returncode == 0
+    (path,) = tmp_path.glob("results/runs/adding/gru/s0-*")
+    (path / "result.json").unlink()
+    if content is None:  # the right run, but weights of another size
+        state = torch.load(path / name, weights_only=True)
+        torch.save({**state, "theta": state["theta"][:-1]}, path / name)
+    else:
+        (path / name).write_bytes(content)
+    done = call("run", *TINY_ADDING, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "damaged" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_sweep_into_a_directory_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    done = call("run", "-m", *TINY_ADDING, "seed=0,1", "results_dir=file", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "Not a directory" in done.stderr
+
+
+def test_one_failure_of_a_sweep_is_listed_at_its_end(tmp_path: Path) -> None:
+    done = call("run", "-m", *TINY_ADDING, "cell.hidden_size=3,0,4", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "1 of the sweep's runs failed:" in done.stderr.splitlines()[-3]
+
+
+def test_a_broken_cell_of_ones_own_does_not_hide_the_others_from_the_list(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("class Cell(\n")
+    (tmp_path / "conf" / "cell").mkdir(parents=True)
+    for name, target in (("broken", "broken.Cell"), ("plain", "torch.nn.RNNCell")):
+        (tmp_path / "conf" / "cell" / f"{name}.yaml").write_text(
+            f"# A {name} one.\n_target_: {target}\nhidden_size: 4\n"
+        )
+    (tmp_path / "conf" / "cell" / "heir.yaml").write_text("# Of plain.\ndefaults: [plain, _self_]\n")
+    done = call("list", "--config-dir", "conf", "--inputs", "3", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = {line.split()[0]: line for line in done.stdout.splitlines() if line.startswith("  ") and line.split()}
+    assert "SyntaxError" in lines["broken"]
+    assert lines["plain"].split()[1:] == lines["heir"].split()[1:] == ["4", str(4 * (3 + 4 + 2))]
+    assert lines["gru"].split()[1] == "46"
+
+
+def test_missing_data_leaves_no_run_behind(tmp_path: Path) -> None:
+    done = call("run", "task=jsb_chorales", "data_dir=.", cwd=tmp_path)
+    assert done.returncode == 1
+    assert not (tmp_path / "results").exists()

@@ -9,11 +9,12 @@ from omegaconf import OmegaConf
 
 import rnnbench.config as module
 from rnnbench.assemble import Prepared, prepare
-from rnnbench.config import config_dir, config_keys, describe, from_dict, identity, options_of, run_key
+from rnnbench.compose import compose_config, config_dir, describe, known_keys, options_of
+from rnnbench.config import from_dict, identity, run_key
 from rnnbench.errors import UserError
 from rnnbench.record import Record
 from rnnbench.run import run
-from tests.conftest import TINY, compose_config
+from tests.conftest import TINY
 
 CELLS, TASKS, PROTOCOLS = (list(options_of(group)) for group in ("cell", "task", "train"))
 EXPERIMENTS = list(options_of("experiment"))
@@ -142,8 +143,8 @@ def test_match_params_and_hidden_size_together_are_an_error() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("train.lr=-1", r"train\.lr=-1\.0: must be above 0"),
-        ("train.lr=nan", r"train\.lr=nan: must be above 0"),
+        ("train.lr=-1", r"train\.lr=-1\.0: must be a finite number above 0"),
+        ("train.lr=nan", r"train\.lr=nan: must be a finite number above 0"),
         ("train.lr=abc", r"train\.lr: Value 'abc'.*could not be converted to Float"),
         ("train.batch_size=0", r"train\.batch_size=0: must be a whole number of at least 1"),
         ("train.patience=0", r"train\.patience=0"),
@@ -212,7 +213,52 @@ def test_a_directory_of_another_config_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_known_keys_are_those_one_can_override() -> None:
-    keys = config_keys()
+    keys = known_keys()
     for name in ("seed", "cell.hidden_size", "train.lr", "train.batch_size", "train.max_epochs", "train.patience",
                  "task.length", "device", "data_dir"):  # fmt: skip
         assert name in keys
+
+
+def test_a_record_older_than_a_key_is_read_with_its_neutral_value(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """dtype and tensorboard stand for keys of a protocol and of the surroundings that were added later."""
+    monkeypatch.setitem(module.NEUTRAL, "train.dtype", "float32")
+    config = prepared("cell=lstm", f"results_dir={tmp_path}").config
+    record = Record.of(config)
+    record.open(config)
+    stored = OmegaConf.to_container(OmegaConf.load(record.path / "config.yaml"))
+    assert isinstance(stored, dict)
+    del stored["train"]["dtype"], stored["tensorboard"]
+    OmegaConf.save(OmegaConf.create(stored), record.path / "config.yaml")
+    assert record.config() == config
+    record.open(config)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("cell=lstm", "cell.peepholes=no"), r"cell\.peepholes=no: must be true or false"),
+        (("cell=lstm", "cell.forget_bias=abc"), r"cell\.forget_bias=abc: must be a finite number"),
+        (("cell.update_bias=null",), r"cell\.update_bias=None: must be a finite number"),
+        (("task.margin=abc",), r"task\.margin=abc: must be a finite number"),
+        (("train.lr=inf",), r"train\.lr=inf: must be a finite number above 0"),
+        (("cell=null",), r"cell=null: a group \(cell, .*takes the name of one"),
+        (("+cell.name=x",), r"cell\.name: is a name that rnnbench uses itself"),
+        (("hydra/launcher=foo",), r"hydra/launcher"),
+        (("cell=gru", "cell.forget_bias=1"), r"cell\.forget_bias: there is no such key\. Known: cell\.chrono, [^.]*"),
+        (("results_dir=/tmp/é~",), r"/tmp/é~: cannot be read. Quote blanks"),
+    ],
+)
+def test_values_of_the_wrong_kind_are_refused_in_words(overrides: tuple[str, ...], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        prepared(*overrides)
+
+
+def test_hints_know_the_users_own_configs(tmp_path: Path) -> None:
+    (tmp_path / "cell").mkdir()
+    (tmp_path / "cell" / "leaky.yaml").write_text("_target_: torch.nn.GRUCell\nhidden_size: 4\nleak: 0.5\n")
+    with pytest.raises(UserError, match=r"cell=leeky: not known.*Did you mean 'leaky'"):
+        compose_config("cell=leeky", extra=tmp_path)
+    with pytest.raises(UserError, match=r"cell\.leek: there is no such key.*Did you mean 'cell\.leak'"):
+        compose_config("cell=leaky", "cell.leek=1", extra=tmp_path)

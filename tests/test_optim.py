@@ -173,7 +173,7 @@ POSITIVE = [("rmsprop", "epsilon"), ("librnn", "floor"), ("librnn", "update_norm
             for value in (-0.1, 1.0)
         ),
         *(
-            ({"name": name, key: value}, f"train.optimizer.{key}={value}: must be a number above 0")
+            ({"name": name, key: value}, f"train.optimizer.{key}={value}: must be a finite number above 0")
             for name, key in POSITIVE
             for value in (0.0, -1.0)
         ),

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from rnnbench.cli import COMMANDS
-from rnnbench.config import options_of, run_key
-from tests.conftest import compose_config
+from rnnbench.compose import compose_config, options_of
+from rnnbench.config import run_key
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -13,9 +13,10 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from rnnbench.compose import compose_config
 from rnnbench.record import Record
 from rnnbench.run import run
-from tests.conftest import TINY, compose_config
+from tests.conftest import TINY
 
 ROOT = Path(__file__).resolve().parent.parent
 OVERRIDES = [

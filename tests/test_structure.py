@@ -8,7 +8,7 @@ import rnnbench
 PACKAGE = Path(rnnbench.__file__).parent
 LAYERS = [
     {"errors", "files", "seeding", "published"},
-    {"cells", "config", "optim", "model"},
+    {"cells", "config", "compose", "optim", "model"},
     {"tasks", "provenance"},
     {"train"},
     {"record", "events", "progress", "summary"},
@@ -61,7 +61,7 @@ def test_cells_know_no_task_tasks_no_cell_and_the_loop_neither_by_name() -> None
 def test_only_the_config_knows_hydra_and_the_analysis_no_torch() -> None:
     for name, tree in modules().items():
         roots = {m.split(".")[0] for m in imported(tree)}
-        assert "hydra" not in roots or name == "config", name
+        assert "hydra" not in roots or name == "compose", name
         assert "torch" not in roots or not name.startswith("analysis."), name
 
 

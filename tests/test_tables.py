@@ -12,11 +12,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import rnnbench.config as config_module
 from rnnbench.analysis.collect import UNFINISHED, collect
-from rnnbench.analysis.tables import FORMATS, compare, render
+from rnnbench.analysis.layout import FORMATS, render
+from rnnbench.analysis.tables import compare
+from rnnbench.compose import compose_config
 from rnnbench.config import run_key
 from rnnbench.errors import UserError
-from tests.conftest import compose_config
 
 composed = functools.cache(compose_config)
 
@@ -133,8 +135,8 @@ def test_a_search_is_told_apart_from_a_single_rate_and_diverged_candidates_count
     write_run(tmp_path, 8.0, 8.6, "cell=gru", "task=jsb_chorales", "seed=1", "train.lr=1e-3")
     comparison = compare(collect(tmp_path), splits=["test"])
     found = {r.variant: (r.mean, r.n, r.candidates) for r in comparison.cells.itertuples()}
-    assert found == {"train.lr=best of 2": (8.5, 1, 2), "train.lr=0.001": (8.6, 1, 1)}
-    assert comparison.notes[-1] == "Left out: 1 diverged."
+    assert found == {"train.lr=best of 2 (0.001, 1)": (8.5, 1, 2), "train.lr=0.001": (8.6, 1, 1)}
+    assert comparison.notes[-1] == "Diverged, and in no mean: gru on jsb_chorales, seed 0 (train.lr=1)."
 
 
 def test_what_is_not_finished_is_left_out_and_said(tmp_path: Path) -> None:
@@ -227,3 +229,70 @@ def test_the_frame_is_tidy(tmp_path: Path) -> None:
     row = runs.iloc[0]
     assert (row["seed"], row["commit"], row["versions.torch"], row["data_checksum"]) == (7, "abc", "2.13.0", "data")
     assert (row["train.lr"], row["cell.hidden_size"], row["task.pool"]) == (compose_config().train.lr, 46, 8)
+
+
+def test_variants_are_told_apart_however_alike_they_look_in_print(tmp_path: Path) -> None:
+    for digits in ("0.0750000001", "0.0750000002"):
+        write_run(tmp_path, 8.0, 8.5, "cell=gru", "task=jsb_chorales", f"train.weight_noise={digits}")
+    cells = compare(collect(tmp_path), splits=["test"]).cells
+    assert list(cells["n"]) == [1, 1]
+    assert set(cells["variant"]) == {"train.weight_noise=0.0750000001", "train.weight_noise=0.0750000002"}
+
+
+def test_searches_over_other_rates_are_not_pooled(tmp_path: Path) -> None:
+    for seed, rates in ((0, (1e-3, 1e-2)), (1, (1e-3, 1e-2)), (2, (5e-3, 5e-2))):
+        for lr in rates:
+            write_run(tmp_path, 8.0, 8.5, "cell=gru", "task=jsb_chorales", f"seed={seed}", f"train.lr={lr}")
+    cells = compare(collect(tmp_path), splits=["test"]).cells
+    assert sorted(zip(cells["variant"], cells["n"], strict=True)) == [
+        ("train.lr=best of 2 (0.001, 0.01)", 2),
+        ("train.lr=best of 2 (0.005, 0.05)", 1),
+    ]
+
+
+def test_protocols_are_told_by_name_and_other_keys_beside_it(tmp_path: Path) -> None:
+    write_run(tmp_path, 8.0, 8.5, "cell=gru", "task=jsb_chorales")
+    write_run(tmp_path, 8.0, 8.6, "cell=gru", "task=jsb_chorales", "train=chung2014")
+    write_run(tmp_path, 8.0, 8.7, "cell=gru", "task=jsb_chorales", "train=chung2014", "train.weight_noise=0")
+    cells = compare(collect(tmp_path), splits=["test"]).cells
+    assert set(cells["variant"]) == {
+        "train=modern, train.weight_noise=0",
+        "train=chung2014, train.weight_noise=0.075",
+        "train=chung2014, train.weight_noise=0",
+    }
+
+
+def test_pooled_runs_of_other_code_are_pointed_out(tmp_path: Path) -> None:
+    for seed, commit in ((0, "abc"), (1, "def")):
+        path = write_run(tmp_path, 8.0, 8.5, "cell=gru", "task=jsb_chorales", f"seed={seed}")
+        result = json.loads((path / "result.json").read_text())
+        (path / "result.json").write_text(json.dumps({**result, "commit": commit}))
+    assert compare(collect(tmp_path)).notes == ["gru on jsb_chorales: the pooled runs differ in commit."]
+
+
+def test_a_key_added_later_does_not_part_old_runs_from_new_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(config_module.NEUTRAL, "train.lr_final", 1.0)
+    write_run(tmp_path, 8.0, 8.5, "cell=gru", "task=jsb_chorales", "seed=0")
+    old = write_run(tmp_path, 8.0, 8.7, "cell=gru", "task=jsb_chorales", "seed=1")
+    result = json.loads((old / "result.json").read_text())
+    del result["config"]["train"]["lr_final"]
+    (old / "result.json").write_text(json.dumps(result))
+    assert list(compare(collect(tmp_path), splits=["test"]).cells["n"]) == [2]
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"schema_version": 1}', "99", "\\x00", '{"schema_version": "x"}'])
+def test_one_bad_record_does_not_hide_the_others(tmp_path: Path, content: str) -> None:
+    write_run(tmp_path, 8.0, 8.5, "cell=gru", "task=jsb_chorales")
+    bad = write_run(tmp_path, 8.0, 1.0, "cell=gru", "task=jsb_chorales", "seed=1")
+    if "99" in content:
+        content = json.dumps({**json.loads((bad / "result.json").read_text()), "schema_version": 99})
+    (bad / "result.json").write_text(content)
+    (bad.parent / "sfoo-x").mkdir()
+    (bad.parent / "sfoo-x" / "config.yaml").write_text("")
+    runs = collect(tmp_path)
+    assert sorted(runs["status"]) == ["done", "error"]
+    comparison = compare(runs, splits=["test"])
+    assert list(comparison.cells["mean"]) == [8.5]
+    assert comparison.notes == ["Left out: 1 error."]

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from rnnbench.compose import compose_config
 from rnnbench.run import run
-from tests.conftest import TINY, compose_config
+from tests.conftest import TINY
 
 
 def free_port() -> int:

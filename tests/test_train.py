@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from rnnbench.assemble import find_class
 from rnnbench.cells import GRUCell, LSTMCell
+from rnnbench.compose import compose_config
 from rnnbench.config import TrainConfig
 from rnnbench.model import Model, build_cell, build_model
 from rnnbench.seeding import stream
 from rnnbench.tasks.adding import Adding
 from rnnbench.train import Member, Metrics, evaluate, learning_rate, train, update
-from tests.conftest import compose_config
 
 CELLS = ["tanh", "lstm", "gru", "gru_cudnn"]
 PROTOCOLS = ["modern", "chung2014", "librnn"]
@@ -295,3 +295,25 @@ def test_a_cell_of_ones_own_that_draws_and_keeps_buffers_goes_on_to_the_same_bit
     assert resumed.best_buffers["cell.scale"] == straight.best_buffers["cell.scale"]
     quiet = evaluate(resumed.model, adding().loss, adding().evaluation_batches("valid"))
     assert quiet == evaluate(straight.model, adding().loss, adding().evaluation_batches("valid"))
+
+
+def test_a_validation_loss_that_is_not_finite_ends_the_run_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    member = new_member("gru", protocol("modern", "train.max_epochs=5"))
+    scores = iter([0.5, float("nan"), 0.1])
+    monkeypatch.setattr("rnnbench.train.evaluate", lambda *_: {"mse": next(scores)})
+    listener = Listener()
+    assert train(member, adding(), listener) == "diverged"
+    assert (member.progress.best_epoch, member.progress.best_metric) == (0, 0.5)
+    assert [row[0] for row in listener.rows] == [0, 1], "what was seen is recorded"
+
+
+def test_parameters_that_are_frozen_take_no_noise_and_do_not_move() -> None:
+    train_config = protocol("chung2014", "train.batch_size=3")
+    cell = build_cell(nn.GRUCell, 2, 5, {}, 0)
+    next(cell.parameters()).requires_grad_(False)
+    member = Member(build_model(cell, 5, 1, None, 0, lambda out: out), train_config, 0)
+    assert member.noisy_size == 15 * 5
+    before = [p.detach().clone() for p in cell.parameters()]
+    update(member, adding().loss, adding().training_batch(0, 0, 0, 3))
+    moved = [not torch.equal(p, b) for p, b in zip(cell.parameters(), before, strict=True)]
+    assert moved == [False, True, True, True]

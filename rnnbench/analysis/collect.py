@@ -1,14 +1,15 @@
 """All runs of a directory as one tidy data frame, a row a run. Event files and checkpoints are not opened."""
 
-import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from rnnbench.config import flatten
+from rnnbench.config import flatten, is_neutral
 from rnnbench.errors import UserError
+from rnnbench.record import read_result
 
 SPLITS = ("train", "valid", "test")
 CONFIG_GROUPS = ("cell.", "task.", "train.")
@@ -43,7 +44,7 @@ def collect(runs_dir: Path) -> pd.DataFrame:
 def _run_dirs(runs_dir: Path) -> Iterator[Path]:
     """The directories of runs; those whose names begin with a dot are about to replace another or be replaced."""
     for config in sorted(runs_dir.glob("*/*/s*/config.yaml")):
-        if not config.parent.name.startswith("."):
+        if re.fullmatch(r"s\d+-[0-9a-f]+", config.parent.name):
             yield config.parent
 
 
@@ -54,12 +55,15 @@ def _row(path: Path) -> dict[str, Any]:
         "seed": int(path.name.partition("-")[0].removeprefix("s")),
         "path": str(path),
     }
-    try:
-        result = json.loads((path / "result.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not (path / "result.json").exists():
         return {**where, "status": UNFINISHED}
-    except ValueError as error:
-        return {**where, "status": "error", "error": f"result.json is damaged: {error}"}
+    try:
+        return {**_content(read_result(path / "result.json")), **where}
+    except (UserError, OSError, AttributeError, KeyError, StopIteration) as error:
+        return {**where, "status": "error", "error": f"result.json cannot be read: {error}"}
+
+
+def _content(result: dict[str, Any]) -> dict[str, Any]:
     scores = {f"{split}_{name}": value for split in SPLITS for name, value in (result.get(split) or {}).items()}
     baselines = {
         f"baseline_{split}_{name}": value
@@ -68,10 +72,11 @@ def _row(path: Path) -> dict[str, Any]:
     }
     plain = {k: v for k, v in result.items() if not isinstance(v, dict | list)}
     nested = dict(flatten({"versions": result.get("versions", {})}, ""))
-    return {**plain, **nested, **scores, **baselines, **_config_columns(result), **where}
+    return {**plain, **nested, **scores, **baselines, **_config_columns(result)}
 
 
 def _config_columns(result: dict[str, Any]) -> dict[str, Any]:
-    """The config under dotted keys; lists become text, so that rows can be grouped by any column."""
+    """The config under dotted keys, but for neutral values; lists become text, so that rows can be grouped."""
     flat = dict(flatten(result["config"], ""))
-    return {key: str(value) if isinstance(value, list) else value for key, value in flat.items()}
+    kept = {key: value for key, value in flat.items() if not is_neutral(key, value)}
+    return {key: str(value) if isinstance(value, list) else value for key, value in kept.items()}

@@ -1,8 +1,8 @@
-"""Comparison tables: which runs may be pooled, what a table says of them, and how it is printed.
+"""Comparison tables: which runs may be pooled, and what a table says of them. `layout` prints them.
 
 A *variant* is what is equal in everything but the seed; only runs of one variant are pooled. Runs that differ
 in nothing but the learning rate and the seed are a search: for each seed only the candidate that is best on
-validation counts, and seeds are pooled that had equally many candidates.
+validation counts, and only seeds for which the same rates were tried are pooled.
 """
 
 from collections.abc import Hashable, Iterable, Sequence
@@ -12,13 +12,16 @@ from typing import Any
 import pandas as pd
 
 from rnnbench.analysis.collect import CONFIG_GROUPS, SPLITS
+from rnnbench.config import NAMES
 from rnnbench.errors import UserError, check_choice
-from rnnbench.published import PAPER, published
+from rnnbench.published import published
 
 METRICS = ("nll_step", "nll_seq", "mse", "xent")
+"""Every metric a task may have; lower is better for all of them."""
+
 SEARCHED = "train.lr"
-NAMES = ("cell.name", "task.name")
-FORMATS = ("text", "markdown", "latex", "csv")
+MACHINE = ("commit", "dirty", "versions.rnnbench", "versions.torch", "device_name", "threads")
+"""Columns that decide no result, but may move one by rounding."""
 
 
 @dataclass(frozen=True)
@@ -55,18 +58,37 @@ def compare(runs: pd.DataFrame, metrics: Sequence[str] = (), splits: Sequence[st
         raise UserError(f"no run is finished yet. {' '.join(notes)}")
     chosen = _best_of_search(done, runs)
     labels, label_notes = _label(chosen)
-    rows = [
-        row
-        for (task, variant, cell), members in chosen.groupby([chosen["task"], labels, chosen["cell"]], sort=True)
-        for row in _summaries(str(task), str(variant), str(cell), members, metrics, splits)
-    ]
-    return Comparison(pd.DataFrame(rows), [*label_notes, *notes])
+    variants = _keys(chosen, [*config_columns(chosen), "task", "cell"])
+    rows: list[dict[Hashable, Any]] = []
+    for _, members in chosen.groupby(variants, sort=False):
+        rows += _summaries(labels[members.index[0]], members, metrics, splits)
+        notes += _mixed(members)
+    cells = pd.DataFrame(rows).sort_values(["task", "variant", "cell"], kind="stable", ignore_index=True)
+    return Comparison(cells, [*label_notes, *notes])
 
 
 def _left_out(runs: pd.DataFrame) -> list[str]:
-    counts = runs.loc[runs["status"] != "done", "status"].value_counts()
-    listed = ", ".join(f"{n} {status}" for status, n in counts.items())
-    return [f"Left out: {listed}."] if listed else []
+    """What the table does not show: a diverged run by its name, for it is a result; the others by number."""
+    notes = []
+    diverged = [
+        f"{r['cell']} on {r['task']}, seed {r['seed']} ({SEARCHED}={_show(r[SEARCHED])})"
+        for r in runs[runs["status"] == "diverged"].to_dict("records")
+    ]
+    if diverged:
+        notes.append(f"Diverged, and in no mean: {'; '.join(diverged)}.")
+    counts = runs.loc[~runs["status"].isin(["done", "diverged"]), "status"].value_counts()
+    if len(counts):
+        notes.append(f"Left out: {', '.join(f'{n} {status}' for status, n in counts.items())}.")
+    return notes
+
+
+def _mixed(members: pd.DataFrame) -> list[str]:
+    """A note on pooled runs that another code or machine computed."""
+    mixed = [c for c in MACHINE if c in members and members[c].nunique(dropna=False) > 1]
+    if not mixed:
+        return []
+    first = members.iloc[0]
+    return [f"{first['cell']} on {first['task']}: the pooled runs differ in {', '.join(mixed)}."]
 
 
 def config_columns(runs: pd.DataFrame) -> list[str]:
@@ -83,18 +105,19 @@ def _keys(runs: pd.DataFrame, columns: Iterable[str]) -> "pd.Series[Any]":
 
 
 def _best_of_search(done: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """For each seed of a search the run that is best on validation, its ``train.lr`` replaced by "best of n".
+    """For each seed of a search the run that is best on validation, its ``train.lr`` replaced by "best of …".
 
     Diverged runs count as candidates and never win.
     """
     tried = runs[runs["status"].isin(["done", "diverged"])]
     fixed = [c for c in config_columns(runs) if c not in (SEARCHED, "data_checksum")]
     search = _keys(tried, [*fixed, "task", "cell", "seed"])
-    candidates = tried[SEARCHED].groupby(search).nunique()
+    rates = {key: sorted(set(lr)) for key, lr in tried[SEARCHED].groupby(search)}
     best = done.loc[_validation(done).groupby(search.loc[done.index]).idxmin().sort_values()].copy()
-    best["candidates"] = search.loc[best.index].map(candidates)
-    single = best["candidates"] == 1
-    best[SEARCHED] = best[SEARCHED].astype(object).where(single, "best of " + best["candidates"].astype(str))
+    best_rates = search.loc[best.index].map(rates)
+    best["candidates"] = best_rates.map(len)
+    texts = best_rates.map(lambda lrs: f"best of {len(lrs)} ({', '.join(_show(lr) for lr in lrs)})")
+    best[SEARCHED] = best[SEARCHED].astype(object).where(best["candidates"] == 1, texts)
     return best
 
 
@@ -113,8 +136,7 @@ def _label(runs: pd.DataFrame) -> tuple["pd.Series[str]", list[str]]:
     labels = pd.Series("", index=runs.index, dtype=object)
     notes = []
     for task, of_task in runs.groupby("task"):
-        shared = [c for c in config_columns(runs) if not c.startswith("cell.")]
-        labels.loc[of_task.index] = _differing(of_task, shared)
+        labels.loc[of_task.index] = _shared(of_task)
         for cell, of_cell in of_task.groupby("cell"):
             own = _differing(of_cell, [c for c in config_columns(runs) if c.startswith("cell.")])
             if own.nunique() == 1:
@@ -124,6 +146,20 @@ def _label(runs: pd.DataFrame) -> tuple["pd.Series[str]", list[str]]:
             for index in own.index[own != main]:
                 labels.loc[index] = ", ".join(part for part in (labels.loc[index], own.loc[index]) if part)
     return labels, notes
+
+
+def _shared(of_task: pd.DataFrame) -> "pd.Series[str]":
+    """The differences in task and protocol; keys in which protocols differ are told by the protocol's name."""
+    columns = [c for c in config_columns(of_task) if not c.startswith("cell.")]
+    if of_task["train.name"].nunique(dropna=False) == 1:
+        return _differing(of_task, columns)
+    names = of_task["train.name"].fillna("?")
+    told = [c for c in columns if c.startswith("train.") and _keys(of_task, [c]).groupby(names).nunique().max() == 1]
+    rest = _differing(of_task, [c for c in columns if c not in told])
+    texts = [
+        ", ".join(part for part in (f"train={name}", more) if part) for name, more in zip(names, rest, strict=True)
+    ]
+    return pd.Series(texts, index=of_task.index, dtype=object)
 
 
 def _differing(runs: pd.DataFrame, columns: Iterable[str]) -> "pd.Series[str]":
@@ -138,102 +174,29 @@ def _show(value: Any) -> str:  # noqa: ANN401 - a leaf of a config
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
-    return f"{value:g}" if isinstance(value, float) else str(value)[:16]
+    if isinstance(value, float):
+        return f"{value:g}" if float(f"{value:g}") == value else repr(float(value))
+    return str(value)
 
 
 def _summaries(
-    task: str, variant: str, cell: str, members: pd.DataFrame, metrics: Sequence[str], splits: Sequence[str]
+    variant: str, members: pd.DataFrame, metrics: Sequence[str], splits: Sequence[str]
 ) -> Iterable[dict[Hashable, Any]]:
+    first = members.iloc[0]
     here = [m for m in metrics if f"test_{m}" in members and members[f"test_{m}"].notna().all()]
-    for metric in here or [members["metric"].iloc[0]]:
+    for metric in here or [first["metric"]]:
         for split in splits:
             values = members[f"{split}_{metric}"].astype(float)
             yield {
-                "task": task,
+                "task": first["task"],
                 "variant": variant,
-                "cell": cell,
+                "cell": first["cell"],
                 "metric": metric,
                 "split": split,
                 "mean": values.mean(),
                 "sd": values.std(ddof=1),
                 "n": len(values),
-                "candidates": int(members["candidates"].iloc[0]),
-                "baseline": members[f"baseline_{split}_{metric}"].iloc[0],
-                "published": published(task, cell, split, metric),
+                "candidates": int(first["candidates"]),
+                "baseline": first[f"baseline_{split}_{metric}"],
+                "published": published(first["task"], first["cell"], split, metric),
             }
-
-
-# ---------------------------------------------------------------- how it is printed
-
-
-def render(comparison: Comparison, fmt: str) -> str:
-    """The table as text, Markdown, LaTeX or CSV; the CSV is the tidy frame, without a caption.
-
-    Raises:
-        UserError: for an unknown format.
-    """
-    check_choice("--format", fmt, FORMATS)
-    if fmt == "csv":
-        return comparison.cells.to_csv(index=False)
-    table = layout(comparison)
-    caption = captions(comparison)
-    if fmt == "latex":
-        return _latex(table, caption)
-    shown = table.reset_index()
-    repeated = shown[["task", "variant", "metric"]].eq(shown[["task", "variant", "metric"]].shift()).all(axis=1)
-    shown.loc[repeated, ["task", "variant", "metric"]] = ""
-    if (shown["variant"] == "").all():
-        shown = shown.drop(columns="variant")
-    text = shown.to_markdown(index=False, tablefmt="pipe" if fmt == "markdown" else "simple", disable_numparse=True)
-    return "\n".join([text, "", *caption])
-
-
-def layout(comparison: Comparison) -> pd.DataFrame:
-    """Rows task, variant, metric and split; columns the cells, then the trivial baseline; entries as text."""
-    cells = comparison.cells.copy()
-    cells["text"] = [_entry(row) for row in cells.to_dict("records")]
-    rows = ["task", "variant", "metric", "split"]
-    table = cells.pivot(index=rows, columns="cell", values="text").fillna("")
-    table["baseline"] = cells.groupby(rows)["baseline"].first().map("{:.4g}".format)
-    order = {split: i for i, split in enumerate(SPLITS)}
-    table = table.sort_index(key=lambda level: level.map(order) if level.name == "split" else level)
-    table.columns.name = None
-    return table
-
-
-def _entry(row: dict[Hashable, Any]) -> str:
-    digits = 3 if row["mean"] >= 0.1 else 5
-    spread = f" ± {row['sd']:.{digits}f}" if row["n"] > 1 else ""
-    paper = (
-        f" [{row['published']:.2f}]" if row["published"] is not None and row["published"] == row["published"] else ""
-    )
-    return f"{row['mean']:.{digits}f}{spread} ({row['n']}){paper}"
-
-
-def captions(comparison: Comparison) -> list[str]:
-    """The sentences under a table."""
-    cells = comparison.cells
-    units = {
-        "nll_step": "nll_step: nats, summed over notes, mean over all predicted steps.",
-        "nll_seq": "nll_seq: nats, summed over notes, mean over sequences of each one's mean over its steps.",
-        "mse": "mse: mean squared error.",
-        "xent": "xent: nats, mean cross-entropy over all steps.",
-    }
-    shown = [units[m] for m in METRICS if m in set(cells["metric"])]
-    what = "mean ± standard deviation of the sample (number of seeds), at the best validation of each run"
-    lines = [f"Lower is better; {what}.", *shown, "baseline: the task's trivial baseline."]
-    if cells["published"].notna().any():
-        lines.append(f"In brackets: {PAPER}.")
-    if (cells["candidates"] > 1).any():
-        lines.append("best of n: for each seed, of n learning rates the one with the best validation score.")
-    return [*lines, *comparison.notes]
-
-
-def _latex(table: pd.DataFrame, caption: Sequence[str]) -> str:
-    escaped = table.reset_index()
-    special = {"_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "±": r"$\pm$"}
-    for old, new in special.items():
-        escaped = escaped.map(lambda text, old=old, new=new: str(text).replace(old, new))
-        escaped.columns = [str(c).replace(old, new) for c in escaped.columns]
-        caption = [line.replace(old, new) for line in caption]
-    return escaped.to_latex(index=False, escape=False, caption=" ".join(caption))

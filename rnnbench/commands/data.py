@@ -36,6 +36,7 @@ def main(argv: Sequence[str]) -> int:
     states = {data_set: store.state(data_set, args.data_dir) for data_set in chosen}
     for data_set, state in states.items():
         print(f"  {data_set.name:<13} {data_set.file:<17} {data_set.bytes:>8,} bytes  {state}")
-    if "missing" in states.values():
-        print("`rnnbench data fetch` gets what is missing; so does the first run that needs it, into the cache")
+    if set(states.values()) != {"verified"}:
+        into = f" --data-dir {args.data_dir}" if args.data_dir else ""
+        print(f"`rnnbench data fetch{into}` gets what is missing or damaged")
     return 0

@@ -16,16 +16,16 @@ def main(argv: Sequence[str]) -> int:
         "--inputs", type=int, default=88, metavar="I", help="inputs for which parameters are counted (88, music's)"
     )
     args = parser.parse_args(argv)
-    from rnnbench.config import describe, options_of
-    from rnnbench.errors import UserError, check_at_least
+    from rnnbench.compose import describe, options_of
+    from rnnbench.errors import UserError, check_whole
 
-    check_at_least("--inputs", args.inputs, 1, whole=True)
+    check_whole("--inputs", args.inputs, 1)
     if args.config_dir and not args.config_dir.is_dir():
         raise UserError(f"--config-dir {args.config_dir}: there is no such directory.")
     sys.path.append(str(Path.cwd()))
     print(f"cells (cell=...)                     units  parameters of the cell at {args.inputs} inputs")
     for name, path in options_of("cell", args.config_dir).items():
-        units, parameters = _size(path, args.inputs)
+        units, parameters = _size(name, args.config_dir, args.inputs)
         print(f"  {name:<34} {units:>5}  {parameters}")
         print(f"      {describe(path)}")
     for group, title in (("task", "tasks (task=...)"), ("train", "protocols (train=...)")):
@@ -35,23 +35,21 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _size(path: Path, inputs: int) -> tuple[str, str]:
-    """The units of a cell's config and the number of its parameters."""
-    from omegaconf import OmegaConf
+def _size(name: str, extra: Path | None, inputs: int) -> tuple[str, str]:
+    """The units of a cell and the number of its parameters, or why they cannot be told."""
     from torch import nn
 
     from rnnbench.assemble import find_class
-    from rnnbench.errors import UserError
+    from rnnbench.compose import compose_config
     from rnnbench.model import build_cell, count_parameters
 
-    config = OmegaConf.to_container(OmegaConf.load(path))
-    assert isinstance(config, dict)
-    options = {str(k): v for k, v in config.items() if k not in ("_target_", "hidden_size", "defaults")}
-    hidden_size = config.get("hidden_size")
-    if hidden_size is None:
-        return "-", "as match_params says"
     try:
-        cell = build_cell(find_class(config.get("_target_", ""), nn.Module, "cell"), inputs, hidden_size, options)
-    except UserError as error:
-        return str(hidden_size), f"({error})"
+        config = compose_config(f"cell={name}", extra=extra)
+        hidden_size = config.cell.get("hidden_size")
+        if hidden_size is None:
+            return "-", "as match_params says"
+        cell_class = find_class(config.cell["_target_"], nn.Module, "cell")
+        cell = build_cell(cell_class, inputs, hidden_size, config.options("cell"))
+    except Exception as error:  # noqa: BLE001 - one broken file must not hide the others
+        return "?", f"({type(error).__name__}: {str(error).splitlines()[0]})"
     return str(hidden_size), f"{count_parameters(cell):,}"

@@ -5,7 +5,8 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from rnnbench.config import Failure, RunConfig, hydra_run
+from rnnbench.compose import Failure, hydra_run
+from rnnbench.config import RunConfig
 from rnnbench.errors import UserError
 
 
@@ -15,11 +16,19 @@ def main(argv: Sequence[str]) -> int:
     All failures of a sweep are listed at its end, and make the exit status 1.
     """
     sys.path.append(str(Path.cwd()))  # for cells and tasks of one's own
-    failures = hydra_run(_run_and_tell, _tell, "rnnbench", argv)
-    if len(failures) > 1:
-        lines = "\n".join(f"  {name}\n    {str(error).splitlines()[0]}" for name, error in failures)
-        print(f"rnnbench: {len(failures)} runs failed:\n{lines}", file=sys.stderr)
+    failures: list[Failure] = []
+    sweep = bool({"-m", "--multirun"} & set(argv)) or any(arg.startswith("experiment=") for arg in argv)
+    try:
+        hydra_run(_run_and_tell, _tell, argv, failures)
+    finally:  # Ctrl-C in a sweep must not take the list with it
+        if failures and sweep:
+            lines = "\n".join(f"  {name}\n    {_first_line(error)}" for name, error in failures)
+            print(f"rnnbench: {len(failures)} of the sweep's runs failed:\n{lines}", file=sys.stderr)
     return 1 if failures else 0
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _run_and_tell(config: RunConfig) -> None:

@@ -9,7 +9,8 @@ def main(argv: Sequence[str]) -> int:
     """Collect, compare, print; returns the exit status."""
     args = _parser().parse_args(argv)
     from rnnbench.analysis.collect import collect
-    from rnnbench.analysis.tables import compare, render
+    from rnnbench.analysis.layout import render
+    from rnnbench.analysis.tables import compare
     from rnnbench.errors import UserError
 
     runs = collect(args.runs)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rnnbench.errors import UserError
+from rnnbench.errors import UserError, check_number
 
 Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
@@ -78,9 +78,6 @@ BERNOULLI = Loss(_bernoulli, torch.sigmoid, per_step="nll_step", per_sequence="n
 CATEGORICAL = Loss(_categorical, lambda outputs: outputs.softmax(dim=-1), per_step="xent")
 SQUARED_ERROR = Loss(_squared_error, lambda outputs: outputs, per_step="mse", unit="mean squared error")
 
-METRICS = ("nll_step", "nll_seq", "mse", "xent")
-"""Every metric a task may have; lower is better for all of them."""
-
 
 class Task(ABC):
     """Data and a loss. The keyword arguments of the constructor are the keys of its config.
@@ -102,10 +99,11 @@ class Task(ABC):
         Raises:
             UserError: for a margin outside (0, 1) or a ``solved`` that is not positive.
         """
-        if not 0.0 < margin < 1.0:
-            raise UserError(f"task.margin={margin}: must be above 0 and below 1.")
-        if solved is not None and not solved > 0.0:
-            raise UserError(f"task.solved={solved}: must be above 0, or null for never.")
+        check_number("task.margin", margin, above=0)
+        if margin >= 1.0:
+            raise UserError(f"task.margin={margin}: must be below 1.")
+        if solved is not None:
+            check_number("task.solved (null for never)", solved, above=0)
         self.margin = margin
         self.solved = solved
 

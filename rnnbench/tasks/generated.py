@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from rnnbench.errors import check_at_least
+from rnnbench.errors import check_whole
 from rnnbench.seeding import stream
 from rnnbench.tasks.base import SPLITS, Batch, Split, Task
 
@@ -53,11 +53,11 @@ class GeneratedTask(Task):
             UserError: for a value out of range.
         """
         super().__init__(margin, solved)
-        check_at_least("task.length", length, least_length, whole=True)
-        check_at_least("task.updates_per_epoch", updates_per_epoch, 1, whole=True)
-        check_at_least("task.valid_size", valid_size, 1, whole=True)
-        check_at_least("task.test_size", test_size, 1, whole=True)
-        check_at_least("task.data_seed", data_seed, 0, whole=True)
+        check_whole("task.length", length, least_length)
+        check_whole("task.updates_per_epoch", updates_per_epoch, 1)
+        check_whole("task.valid_size", valid_size, 1)
+        check_whole("task.test_size", test_size, 1)
+        check_whole("task.data_seed", data_seed, 0)
         self.length = length
         self.updates_per_epoch = updates_per_epoch
         self.sizes: dict[Split, int] = {"train": valid_size, "valid": valid_size, "test": test_size}

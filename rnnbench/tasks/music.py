@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rnnbench.errors import check_at_least, check_choice
+from rnnbench.errors import check_choice, check_whole
 from rnnbench.seeding import stream
 from rnnbench.tasks import store
 from rnnbench.tasks.base import BERNOULLI, SPLITS, Batch, Loss, Split, Task
@@ -84,7 +84,7 @@ class Music(Task):
         """
         super().__init__(margin, solved)
         check_choice("task.data", data, store.DATA_SETS)
-        check_at_least("task.pool", pool, 1, whole=True)
+        check_whole("task.pool", pool, 1)
         self.data_set = store.DATA_SETS[data]
         self.pool = pool
         self._baselines: dict[Split, dict[str, dict[str, float]]] = {}

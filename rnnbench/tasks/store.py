@@ -119,8 +119,8 @@ def read(data_set: DataSet, data_dir: Path | None) -> bytes:
     wrong = problem(data_set, content)
     if wrong:
         raise UserError(
-            f"{path}: {wrong}, so it is not the data set. Delete it and fetch it again with "
-            f"`rnnbench data fetch {data_set.name}`."
+            f"{path}: {wrong}, so it is not the data set. Fetch it again with "
+            f"`rnnbench data fetch {data_set.name} --data-dir {path.parent}`."
         )
     return content
 
