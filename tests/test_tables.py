@@ -262,6 +262,16 @@ def test_protocols_are_told_by_name_and_other_keys_beside_it(tmp_path: Path) -> 
     }
 
 
+def test_the_name_of_a_protocol_parts_nothing(tmp_path: Path) -> None:
+    write_run(tmp_path, 8.0, 8.5, "cell=gru", "task=jsb_chorales", "seed=0")
+    renamed = write_run(tmp_path, 8.0, 8.7, "cell=gru", "task=jsb_chorales", "seed=1")
+    result = json.loads((renamed / "result.json").read_text())
+    result["config"]["train"]["name"] = "mine"
+    (renamed / "result.json").write_text(json.dumps(result))
+    cells = compare(collect(tmp_path), splits=["test"]).cells
+    assert (list(cells["n"]), list(cells["variant"])) == ([2], [""])
+
+
 def test_pooled_runs_of_other_code_are_pointed_out(tmp_path: Path) -> None:
     for seed, commit in ((0, "abc"), (1, "def")):
         path = write_run(tmp_path, 8.0, 8.5, "cell=gru", "task=jsb_chorales", f"seed={seed}")

@@ -151,8 +151,9 @@ def _label(runs: pd.DataFrame) -> tuple["pd.Series[str]", list[str]]:
 def _shared(of_task: pd.DataFrame) -> "pd.Series[str]":
     """The differences in task and protocol; keys in which protocols differ are told by the protocol's name."""
     columns = [c for c in config_columns(of_task) if not c.startswith("cell.")]
-    if of_task["train.name"].nunique(dropna=False) == 1:
-        return _differing(of_task, columns)
+    differing = _differing(of_task, columns)
+    if differing.nunique() == 1 or of_task["train.name"].nunique(dropna=False) == 1:
+        return differing
     names = of_task["train.name"].fillna("?")
     told = [c for c in columns if c.startswith("train.") and _keys(of_task, [c]).groupby(names).nunique().max() == 1]
     rest = _differing(of_task, [c for c in columns if c not in told])
