@@ -164,6 +164,7 @@ def explain(error: Exception, args: Sequence[str], extra: Path | None) -> str:
     if "Config group override must be" in text:
         return f"{' '.join(args)}: a group ({', '.join(GROUPS)}) takes the name of one of its options, not null."
     if "LexerNoViableAlt" in text or "parsing override" in text:
-        what = text.splitlines()[0].partition(": ")[2]
+        first = text.splitlines()[0]
+        what = first.partition(": ")[2] or first
         return f"{what}: cannot be read. Quote blanks and special characters: \"results_dir='my results'\"."
     return text.strip()

@@ -44,8 +44,8 @@ def table(comparison: Comparison) -> pd.DataFrame:
     cells["text"] = [_entry(row) for row in cells.to_dict("records")]
     found = cells.pivot(index=ROWS, columns="cell", values="text").fillna("")
     found["baseline"] = cells.groupby(ROWS)["baseline"].first().map("{:.4g}".format)
-    order = {split: i for i, split in enumerate(SPLITS)}
-    found = found.sort_index(key=lambda level: level.map(order) if level.name == "split" else level)
+    order = {name: i for i, name in enumerate([*METRICS, *SPLITS])}
+    found = found.sort_index(key=lambda level: level.map(order) if level.name in ("metric", "split") else level)
     found.columns.name = None
     return found
 
