@@ -28,9 +28,11 @@ class Adding(GeneratedTask):
     loss: ClassVar[Loss] = SQUARED_ERROR
     input_size = 2
     output_size = 1
+    least_length = 2
 
     def __init__(
         self,
+        *,
         length: int,
         markers: str,
         updates_per_epoch: int,
@@ -43,7 +45,6 @@ class Adding(GeneratedTask):
         """See `GeneratedTask`; ``length`` is the number of steps, ``markers`` "halves" or "anywhere"."""
         super().__init__(
             length=length,
-            least_length=2,
             updates_per_epoch=updates_per_epoch,
             valid_size=valid_size,
             test_size=test_size,

@@ -27,34 +27,12 @@ class CopyMemory(GeneratedTask):
 
     The input is one of 10 classes (8 symbols, blank, delimiter), one-hot; the target one of 9, the delimiter
     never being asked for. A sequence has T + 20 steps, and the loss is the mean cross-entropy over all of
-    them. Without memory the best is to know when to guess: 10 ln 8 / (T + 20).
+    them. Without memory the best is to know when to guess: 10 ln 8 / (T + 20). ``length`` is the delay T.
     """
 
     loss: ClassVar[Loss] = CATEGORICAL
     input_size = SYMBOLS + 2
     output_size = SYMBOLS + 1
-
-    def __init__(
-        self,
-        length: int,
-        updates_per_epoch: int,
-        valid_size: int,
-        test_size: int,
-        data_seed: int,
-        margin: float,
-        solved: float | None,
-    ) -> None:
-        """See `GeneratedTask`; ``length`` is the delay T in steps, a sequence T + 20 long."""
-        super().__init__(
-            length=length,
-            least_length=1,
-            updates_per_epoch=updates_per_epoch,
-            valid_size=valid_size,
-            test_size=test_size,
-            data_seed=data_seed,
-            margin=margin,
-            solved=solved,
-        )
 
     @property
     def definition(self) -> dict[str, object]:

@@ -6,6 +6,7 @@ import json
 from abc import abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -25,11 +26,13 @@ class GeneratedTask(Task):
     called "train" is a sample drawn as the training batches are, of the size of the validation set.
     """
 
+    least_length: ClassVar[int] = 1
+    """The least ``length`` that makes sense."""
+
     def __init__(
         self,
         *,
         length: int,
-        least_length: int,
         updates_per_epoch: int,
         valid_size: int,
         test_size: int,
@@ -41,7 +44,6 @@ class GeneratedTask(Task):
 
         Args:
             length: T, in steps; each task says of what.
-            least_length: the least T that makes sense.
             updates_per_epoch: training batches between two evaluations.
             valid_size: sequences of the validation set.
             test_size: sequences of the test set.
@@ -53,7 +55,7 @@ class GeneratedTask(Task):
             UserError: for a value out of range.
         """
         super().__init__(margin, solved)
-        check_whole("task.length", length, least_length)
+        check_whole("task.length", length, self.least_length)
         check_whole("task.updates_per_epoch", updates_per_epoch, 1)
         check_whole("task.valid_size", valid_size, 1)
         check_whole("task.test_size", test_size, 1)
