@@ -25,7 +25,7 @@ Outcome = Literal["done", "diverged", "interrupted"]
 
 
 class DivergedError(Exception):
-    """The loss, the gradient or the validation loss is not finite; the best weights are the last good ones."""
+    """The loss or the gradient is not finite; θ is as it was before the step."""
 
 
 @dataclass
@@ -47,6 +47,8 @@ class Progress:
     """Sum over the updates of the present epoch of the training loss per scored row, noise and all."""
     norm_sum: float = 0.0
     """The same of the gradient's norm before clipping."""
+    diverged: bool = False
+    """Whether the last validation loss was not finite."""
     wall_s: float = 0.0
 
 
@@ -172,7 +174,7 @@ def train(member: Member, task: Task, recorder: Recorder) -> Outcome:
                 select(member, task, recorder, training)
     except DivergedError:
         return "diverged"
-    return "done"
+    return "diverged" if progress.diverged else "done"
 
 
 def update(member: Member, loss: Loss, batch: Batch) -> tuple[float, float]:
@@ -238,11 +240,7 @@ def end_epoch(member: Member) -> Metrics:
 
 
 def select(member: Member, task: Task, recorder: Recorder, training: Metrics) -> None:
-    """Evaluate on the validation set, without noise, and keep the weights if they are the best so far.
-
-    Raises:
-        DivergedError: if the validation loss is not finite.
-    """
+    """Evaluate on the validation set, without noise, and keep the weights if they are the best so far."""
     progress = member.progress
     valid = evaluate(member.model, task.loss, task.evaluation_batches("valid"))
     metric = valid[task.metric]
@@ -251,21 +249,20 @@ def select(member: Member, task: Task, recorder: Recorder, training: Metrics) ->
         progress.best_epoch, progress.best_update = progress.epoch, progress.update
         member.keep_as_best()
     progress.evaluated, progress.evaluated_update = progress.epoch, progress.update
+    progress.diverged = not math.isfinite(metric)
     member.read_clock()
     recorder.evaluated(member, valid, training)
-    if not math.isfinite(metric):
-        raise DivergedError
 
 
 def finished(member: Member, task: Task) -> bool:
-    """Whether the budget is spent, the patience at an end, or the task solved."""
+    """Whether the budget is spent, the patience at an end, the task solved, or the validation loss not finite."""
     protocol, progress = member.protocol, member.progress
     if progress.update_in_epoch:
         return False
     waited = progress.evaluated - progress.best_epoch
     solved = protocol.stop_when_solved and task.solved is not None and progress.best_metric <= task.solved
     impatient = protocol.patience is not None and waited >= protocol.patience
-    return progress.epoch >= protocol.max_epochs or impatient or solved
+    return progress.diverged or progress.epoch >= protocol.max_epochs or impatient or solved
 
 
 @torch.no_grad()

@@ -305,6 +305,10 @@ def test_a_validation_loss_that_is_not_finite_ends_the_run_too(monkeypatch: pyte
     assert train(member, adding(), listener) == "diverged"
     assert (member.progress.best_epoch, member.progress.best_metric) == (0, 0.5)
     assert [row[0] for row in listener.rows] == [0, 1], "what was seen is recorded"
+    resumed = new_member("gru", protocol("modern", "train.max_epochs=5"))
+    resumed.load_state_dict(member.state_dict())
+    assert train(resumed, adding(), Listener()) == "diverged", "a kill after the evaluation does not undo it"
+    assert resumed.progress.update == member.progress.update
 
 
 def test_parameters_that_are_frozen_take_no_noise_and_do_not_move() -> None:
