@@ -39,7 +39,7 @@ def prepare(config: RunConfig) -> Prepared:
     Raises:
         UserError: for a class that cannot be found, an option it does not have, or a device that is not there.
     """
-    torch.set_num_threads(config.threads)  # before the first product: even the initial weights depend on it
+    torch.set_num_threads(1)  # before the first product: even the initial weights depend on it
     cell_class = find_class(config.cell["_target_"], nn.Module, "cell")
     task_class = find_class(config.task["_target_"], Task, "task")
     for part, found in ((config.cell, cell_class), (config.task, task_class)):

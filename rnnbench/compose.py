@@ -45,7 +45,7 @@ def defaults_of_a_run() -> dict[str, object]:
     content = OmegaConf.to_container(OmegaConf.load(config_dir() / "config.yaml"), resolve=False)
     assert isinstance(content, dict)
     kept = {str(key): value for key, value in content.items() if key not in ("defaults", "hydra")}
-    return {**kept, "data_dir": None}
+    return {**kept, "data_dir": None, "kernel": "auto"}
 
 
 def known_keys(args: Sequence[str] = (), extra: Path | None = None) -> list[str]:

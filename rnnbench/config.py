@@ -5,6 +5,7 @@ Values and the prose that explains them are in `configs/`; here is what they mus
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -74,7 +75,8 @@ class RunConfig:
     match_params: int | None
     match_count: str
     device: str
-    threads: int
+    threads: int | None
+    kernel: str
     data_dir: str | None
     results_dir: str
     force: bool
@@ -92,7 +94,9 @@ class RunConfig:
         if self.match_params is not None:
             check_whole("match_params", self.match_params, 1)
         check_choice("match_count", self.match_count, ("recurrent", "all"))
-        check_whole("threads", self.threads, 1)
+        if self.threads is not None:
+            check_whole("threads", self.threads, 1)
+        check_choice("kernel", self.kernel, ("auto", "compiled", "reference"))
         check_number("checkpoint_every_s", self.checkpoint_every_s, least=0.0)
         self.progress = self.progress.lower()
         check_choice("progress", self.progress, ("auto", "true", "false"))
@@ -102,6 +106,12 @@ class RunConfig:
         part: dict[str, Any] = getattr(self, group)
         ours = {*RESERVED, "_target_"} | ({"hidden_size"} if group == "cell" else set())
         return {key: value for key, value in part.items() if key not in ours}
+
+    def cores(self) -> int:
+        """How many cores to use: ``threads``, or as many as this process may."""
+        if self.threads is not None:
+            return self.threads
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
     def as_dict(self) -> dict[str, Any]:
         """The config as plain containers."""

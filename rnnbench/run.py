@@ -1,30 +1,29 @@
-"""One run, from its config to its record: assemble, train (or go on training), score once, write down."""
+"""Runs, from their configs to their records. Runs that are started together train side by side: a population.
+
+What is said here of files and of what must be true before and after; what happens while a run trains is in `runner`.
+"""
 
 import errno
-import logging
 import os
 import signal
 import threading
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from rnnbench import provenance
-from rnnbench.assemble import Prepared, new_model, prepare
-from rnnbench.config import RunConfig, identity, run_key
+from rnnbench.assemble import Prepared, prepare
+from rnnbench.config import RunConfig, run_key
+from rnnbench.engines import Engines
 from rnnbench.errors import UserError
-from rnnbench.events import EventLog
-from rnnbench.model import count_parameters
+from rnnbench.population import take_turns
 from rnnbench.progress import ProgressBar
-from rnnbench.record import Record, finite
-from rnnbench.tasks.base import SPLITS
-from rnnbench.train import Member, Metrics, Outcome, evaluate, train
+from rnnbench.record import Record
+from rnnbench.runner import Result, Shared, recorded
 
 
-def run(config: RunConfig) -> dict[str, Any]:
+def run(config: RunConfig) -> Result:
     """Train, or go on training, or take what is there already.
 
     Returns:
@@ -33,12 +32,45 @@ def run(config: RunConfig) -> dict[str, Any]:
     Raises:
         UserError: for anything the user can mend; what was computed until then is kept.
     """
+    result = run_population([config])[0]
+    if "exception" in result:
+        raise result["exception"]
+    return result
+
+
+def run_population(configs: Sequence[RunConfig]) -> list[Result]:
+    """Train several runs side by side, each with a record, a checkpoint and an end of its own.
+
+    What they have in common besides is taken from the first: threads, kernel, device, progress.
+
+    Returns:
+        For each config what `run` returns; for a run that failed, its ``status`` "error", the ``error`` in words, and
+        the ``exception``.
+
+    Raises:
+        KeyboardInterrupt: at the second Ctrl-C; the first lets every run save itself and end as "interrupted".
+    """
+    first = configs[0]
+    with ProgressBar(first.progress) as bar:
+        keys = [run_key(config) for config in configs]
+        shared = Shared(keys, Engines(first, members=len(configs)), bar)
+        with _signals(shared):
+            ends = take_turns([_loop(config, shared) for config in configs], lambda: shared.engines.members_at_once)
+    return [_failed(end) if isinstance(end, Exception) else end for end in ends]
+
+
+def _failed(error: Exception) -> dict[str, Any]:
+    return {"status": "error", "error": f"{type(error).__name__}: {error}", "exception": error}
+
+
+def _loop(config: RunConfig, shared: Shared) -> Generator[None, None, Result]:
+    """One run, in turns."""
     prepared = prepare(config)
     record = Record.of(config)
     try:
         if record.finished() and not config.force:
             return _found(record, config)
-        prepared.task.prepare(Path(config.data_dir).expanduser() if config.data_dir else None)
+        _share_task(prepared, shared)
         with record.locked():
             record.recover()
             done = record.finished()
@@ -46,7 +78,7 @@ def run(config: RunConfig) -> dict[str, Any]:
                 return _found(record, config)
             target = record.replacement() if done else record
             target.open(config)
-            result = _recorded(prepared, target)
+            result = yield from recorded(prepared, target, shared)
             if target is not record and result["status"] != "interrupted":
                 record.replace_by(target)
             return {**result, "path": str(record.path), "trained_now": True}
@@ -59,7 +91,17 @@ def run(config: RunConfig) -> dict[str, Any]:
         ) from error
 
 
-def _found(record: Record, config: RunConfig) -> dict[str, Any]:
+def _share_task(prepared: Prepared, shared: Shared) -> None:
+    """Give the run its data: those of another member with the same task, or loaded now."""
+    config = prepared.config
+    key = repr((config.task, config.data_dir))
+    if key not in shared.tasks:
+        prepared.task.prepare(Path(config.data_dir).expanduser() if config.data_dir else None)
+        shared.tasks[key] = prepared.task
+    prepared.task = shared.tasks[key]
+
+
+def _found(record: Record, config: RunConfig) -> Result:
     record.check(config)
     result = record.result()
     assert result is not None
@@ -73,180 +115,22 @@ def _is_of_writing(error: OSError, results_dir: Path) -> bool:
     return Path(os.fsdecode(error.filename)).absolute().is_relative_to(results_dir.absolute())
 
 
-def _recorded(prepared: Prepared, record: Record) -> dict[str, Any]:
-    """A run whose end, whatever it is, is written down."""
-    log = logging.getLogger(f"rnnbench.{record.path.name}")
-    handler = logging.FileHandler(record.log, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    log.propagate = False
-    record.clear_result()
-    description = _description(prepared.config)
+@contextmanager
+def _signals(shared: Shared) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the runs after the updates under way; a second one ends them at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        if shared.stopping:
+            raise KeyboardInterrupt
+        shared.stopping = True
+        os.write(2, b"\nstopping after this update; once more to stop at once\n")  # print may be under way
+
+    before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
-        result = {**description, **Runner(prepared, record, log).run()}
-        record.write_result(result)
-        log.info("%s", result["status"])
-        return result
-    except BaseException as error:
-        with suppress(OSError):  # the disk may be full, and the first error is the one to tell
-            log.exception("the run ended early")
-            status = "interrupted" if isinstance(error, KeyboardInterrupt) else "error"
-            record.write_result({**description, "status": status, "error": f"{type(error).__name__}: {error}"})
-        raise
+        yield
     finally:
-        log.removeHandler(handler)
-        with suppress(OSError):
-            handler.close()
-
-
-def _description(config: RunConfig) -> dict[str, Any]:
-    """What is known of a run before it begins."""
-    return {
-        "run_key": run_key(config),
-        "task": config.task["name"],
-        "cell": config.cell["name"],
-        "seed": config.seed,
-        "config": {group: config.as_dict()[group] for group in ("cell", "task", "train")},
-        **provenance.describe(config.device, config.threads),
-    }
-
-
-class Runner:
-    """What happens around the loop while a run trains: it is the loop's `Recorder`."""
-
-    def __init__(self, prepared: Prepared, record: Record, log: logging.Logger) -> None:
-        """Build the model, and take up the last checkpoint if there is one; the task has its data."""
-        config = prepared.config
-        self.config, self.task, self.record, self.log = config, prepared.task, record, log
-        self.key = run_key(config)
-        self.stopping = False
-        model = new_model(prepared)
-        self.member = Member(model, config.train, config.seed)
-        self.params_recurrent, self.params_total = count_parameters(model.cell), count_parameters(model)
-        self.commits = [provenance.commit_text()]
-        purge_step = self._resume()
-        shown = {"cell": config.cell["name"], "task": config.task["name"], **identity(config)}
-        flat = {key: value for key, value in shown.items() if not key.endswith("._target_")}
-        self.events = EventLog(record.path, flat, purge_step) if config.tensorboard else None
-        self.saved_at = time.monotonic()
-        self.best_saved = -1
-
-    def _resume(self) -> int | None:
-        """Go on from the last checkpoint; returns the first step of the curves that is to be drawn again."""
-        if not self.record.last.exists():
-            self.record.keep_metrics_until(-1)
-            self.log.info("start: run %s, commit %s", self.key, self.commits[-1])
-            return 0
-        state = self.record.load(self.record.last, self.key, into=self.member.load_state_dict)
-        self.commits = list(dict.fromkeys([*state["commits"], *self.commits]))
-        progress = self.member.progress
-        self.record.keep_metrics_until(progress.evaluated)
-        self.log.info("resume: at epoch %d, update %d, commit %s", progress.epoch, progress.update, self.commits[-1])
-        return progress.evaluated_update + 1
-
-    def run(self) -> dict[str, Any]:
-        """Train and score; returns the content of result.json."""
-        try:
-            with self._signals(), ProgressBar(self.config, self.member, self.task) as self.bar:
-                outcome = train(self.member, self.task, self)
-            self._save()
-            scores = {} if outcome == "interrupted" else self._score()
-            if self.events and scores:
-                self.events.end(scores, self.task.metric, self.member.progress.update)
-        finally:
-            if self.events:
-                self.events.close()
-        return self._result(outcome, scores)
-
-    def _score(self) -> dict[str, Metrics]:
-        """Train, valid and test at the weights that are best on validation: the one time test is touched."""
-        self.member.set_weights(**self.member.best_weights())
-        scores: dict[str, Metrics] = {}
-        for split in SPLITS:
-            metrics = evaluate(self.member.model, self.task.loss, self.task.evaluation_batches(split))
-            scores[split] = {**metrics, "success": self.task.succeeds(metrics, split)}
-        return scores
-
-    def _result(self, outcome: Outcome, scores: Mapping[str, Metrics]) -> dict[str, Any]:
-        progress = self.member.progress
-        result = {
-            "status": outcome,
-            "metric": self.task.metric,
-            "unit": self.task.loss.unit,
-            **scores,
-            "baselines": {split: self.task.baselines(split) for split in SPLITS},
-            "best_epoch": progress.best_epoch,
-            "best_update": progress.best_update,
-            "best_valid": progress.best_metric,
-            "epochs": progress.epoch,
-            "updates": progress.update,
-            "params_recurrent": self.params_recurrent,
-            "params_total": self.params_total,
-            "seconds": progress.wall_s,
-            "data_checksum": self.task.checksum,
-            "commits": self.commits,
-            "population": {"size": 1, "members": [self.key]},
-        }
-        whole: dict[str, Any] = finite(result)
-        return whole
-
-    # ------------------------------------------------------------ what the loop tells
-
-    def evaluated(self, member: Member, valid: Metrics, training: Metrics) -> None:
-        """See `train.Recorder`."""
-        progress = member.progress
-        row = {"epoch": progress.epoch, "update": progress.update, "wall_s": progress.wall_s}
-        points = {f"train/{k}": v for k, v in training.items()} | {f"valid/{k}": v for k, v in valid.items()}
-        self.record.append_metrics({**row, **points})
-        if self.events:
-            baseline = next(iter(self.task.baselines("valid").values()))
-            self.events.add({**points, **{f"baseline/{k}": v for k, v in baseline.items()}}, progress.update)
-        self.bar.evaluated(valid[self.task.metric], training)
-        self._save_sometimes()
-
-    def updated(self, member: Member) -> None:
-        """See `train.Recorder`."""
-        self.bar.updated()
-        self._save_sometimes()
-
-    def stop_requested(self) -> bool:
-        """See `train.Recorder`."""
-        return self.stopping
-
-    # ------------------------------------------------------------ checkpoints and signals
-
-    def _save_sometimes(self) -> None:
-        if time.monotonic() - self.saved_at >= self.config.checkpoint_every_s:
-            self._save()
-
-    def _save(self) -> None:
-        """Write the best weights, if they are new, and then the checkpoint, which holds them too."""
-        state = self.member.state_dict()
-        progress = self.member.progress
-        if progress.best_update != self.best_saved:
-            best = {"run_key": self.key, **self.member.best_weights(), "epoch": progress.best_epoch}
-            self.record.save(self.record.best, best)
-            self.best_saved = progress.best_update
-        self.record.save(self.record.last, {"run_key": self.key, "commits": self.commits, **state})
-        self.saved_at = time.monotonic()
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Ctrl-C and SIGTERM end the run after the update under way; a second one ends it at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def stop(signum: int, frame: FrameType | None) -> None:
-            if self.stopping:
-                raise KeyboardInterrupt
-            self.stopping = True
-            os.write(2, b"\nstopping after this update; once more to stop at once\n")  # print may be under way
-
-        before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for signum, handler in before.items():
-                signal.signal(signum, handler)
+        for signum, handler in before.items():
+            signal.signal(signum, handler)

@@ -7,7 +7,8 @@ functions of (seed, name, index): see `rnnbench.seeding`.
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, Protocol
 
@@ -17,8 +18,8 @@ from torch import Tensor, nn
 from rnnbench.config import TrainConfig
 from rnnbench.model import Model
 from rnnbench.optim import build_optimizer
-from rnnbench.seeding import stream, torch_seed
-from rnnbench.tasks.base import Batch, Loss, Task
+from rnnbench.seeding import normals, torch_seed
+from rnnbench.tasks.base import Batch, Loss, Split, Task
 
 Metrics = dict[str, float]
 Outcome = Literal["done", "diverged", "interrupted"]
@@ -50,6 +51,7 @@ class Progress:
     diverged: bool = False
     """Whether the last validation loss was not finite."""
     wall_s: float = 0.0
+    """Seconds spent on this member's updates and evaluations, other members' turns left out."""
 
 
 class Member:
@@ -69,6 +71,10 @@ class Member:
         first = {id(p) for p in noisy}
         rest = [p for p in model.parameters() if id(p) not in first]
         parameters: list[nn.Parameter] = [*noisy, *rest]
+        names = {id(p): name for name, p in model.named_parameters()}
+        self.parameters = [names[id(p)] for p in parameters]
+        """The names of what ``theta`` holds, in its order."""
+        self.noisy_shapes = [p.shape for p in noisy]
         self.noisy_size = sum(p.numel() for p in noisy)
         self.theta = torch.cat([p.detach().reshape(-1) for p in parameters])
         self.grad = torch.zeros_like(self.theta)
@@ -83,15 +89,15 @@ class Member:
         self.progress = Progress()
         self.best_theta = self.theta.clone()
         self.best_buffers = self._copy_buffers()
-        self._clock_zero_s = 0.0
 
-    def start_clock(self) -> None:
-        """Go on counting the seconds of training."""
-        self._clock_zero_s = time.perf_counter() - self.progress.wall_s
-
-    def read_clock(self) -> None:
-        """Bring the seconds of training up to date."""
-        self.progress.wall_s = time.perf_counter() - self._clock_zero_s
+    @contextmanager
+    def clock(self) -> Iterator[None]:
+        """Count the seconds of what is done inside."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.progress.wall_s += time.perf_counter() - start
 
     def _copy_buffers(self) -> dict[str, Tensor]:
         """The buffers of a cell of one's own; the project's cells have none."""
@@ -134,6 +140,40 @@ class Member:
         self.progress = Progress(**{f.name: state["progress"][f.name] for f in fields(Progress)})
 
 
+class Engine(Protocol):
+    """What computes updates and evaluations: `Reference`, operator by operator, or `kernels.compiled.Compiled`."""
+
+    name: str
+
+    def advance(self, member: Member, task: Task, most: int) -> Iterator[tuple[float, float]]:
+        """Make some of the next updates of the present epoch, at least one and at most ``most``.
+
+        Yields for each the training loss per scored row, and the norm of the gradient before clipping.
+
+        Raises:
+            DivergedError: in place of an update whose loss or gradient is not finite; it changes nothing.
+        """
+
+    def evaluate(self, member: Member, task: Task, split: Split) -> Metrics:
+        """The metrics of the present weights on a split, without noise; nothing is changed."""
+
+
+class Reference:
+    """`update` and `evaluate` as they stand here: the specification, and what runs any cell on any device."""
+
+    name = "reference"
+
+    def advance(self, member: Member, task: Task, most: int) -> Iterator[tuple[float, float]]:
+        """One update; see `Engine.advance`."""
+        progress = member.progress
+        batch = task.training_batch(member.seed, progress.epoch, progress.update_in_epoch, member.protocol.batch_size)
+        yield update(member, task.loss, batch)
+
+    def evaluate(self, member: Member, task: Task, split: Split) -> Metrics:
+        """See `Engine.evaluate`."""
+        return evaluate(member.model, task.loss, task.evaluation_batches(split))
+
+
 class Recorder(Protocol):
     """What the loop tells of itself."""
 
@@ -141,37 +181,49 @@ class Recorder(Protocol):
         """An evaluation took place; ``training`` has the means over the epoch before it, if there was one."""
 
     def updated(self, member: Member) -> None:
-        """An update took place: the state is whole, and may be saved."""
+        """Updates took place: the state is whole, and may be saved."""
 
     def stop_requested(self) -> bool:
-        """Whether to end after this update, to be resumed later."""
+        """Whether to end here, to be resumed later."""
 
 
-def train(member: Member, task: Task, recorder: Recorder) -> Outcome:
+def train(member: Member, task: Task, recorder: Recorder, engine: Engine | None = None) -> Outcome:
+    """Train ``member`` to its end; see `training`."""
+    steps = training(member, task, recorder, engine or Reference())
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            outcome: Outcome = end.value
+            return outcome
+
+
+def training(member: Member, task: Task, recorder: Recorder, engine: Engine) -> Generator[None, None, Outcome]:
     """Train ``member`` until its protocol says to stop; ``best_theta`` then holds the weights that count.
 
-    The initial weights are evaluated too, as epoch 0, so that there is always a best.
+    Yields after every few updates, where another member may have its turn. The initial weights are evaluated too, as
+    epoch 0, so that there is always a best.
     """
     protocol, progress = member.protocol, member.progress
-    member.start_clock()
+    in_epoch = task.updates_in_epoch(protocol.batch_size)
     try:
         if progress.evaluated < 0:
-            select(member, task, recorder, {})
+            select(member, task, recorder, engine, {})
         while not finished(member, task):
-            epoch, start = progress.epoch, progress.update_in_epoch
-            for batch in task.training_batches(member.seed, epoch, protocol.batch_size, start):
-                loss, norm = update(member, task.loss, batch)
-                progress.update += 1
-                progress.update_in_epoch += 1
-                progress.loss_sum += loss
-                progress.norm_sum += norm
-                member.read_clock()
+            while progress.update_in_epoch < in_epoch:
+                with member.clock():
+                    for loss, norm in engine.advance(member, task, in_epoch - progress.update_in_epoch):
+                        progress.update += 1
+                        progress.update_in_epoch += 1
+                        progress.loss_sum += loss
+                        progress.norm_sum += norm
                 recorder.updated(member)
                 if recorder.stop_requested():
                     return "interrupted"
-            training = end_epoch(member)
+                yield
+            means = end_epoch(member)
             if progress.epoch % protocol.eval_every == 0 or progress.epoch == protocol.max_epochs:
-                select(member, task, recorder, training)
+                select(member, task, recorder, engine, means)
     except DivergedError:
         return "diverged"
     return "diverged" if progress.diverged else "done"
@@ -205,9 +257,14 @@ def update(member: Member, loss: Loss, batch: Batch) -> tuple[float, float]:
 
 
 def draw_noise(member: Member) -> Tensor:
-    """Standard normal noise (noisy_size,) for the next update, from the stream ``noise``."""
-    generator = stream(member.seed, "noise", member.progress.update)
-    noise = torch.from_numpy(generator.standard_normal(member.noisy_size, dtype="float32"))
+    """Standard normal noise (noisy_size,) for the next update, from the stream ``noise``.
+
+    It is numbered matrix by matrix, and within one column by column (input by input), whatever the memory layout.
+    """
+    z = torch.from_numpy(normals(member.seed, "noise", member.progress.update, member.noisy_size))
+    sizes = [shape.numel() for shape in member.noisy_shapes]
+    matrices = zip(member.noisy_shapes, z.split(sizes), strict=True)
+    noise = torch.cat([part.view(-1, shape[0]).T.reshape(-1) for shape, part in matrices])
     return noise.to(member.theta.device, member.theta.dtype)
 
 
@@ -239,10 +296,11 @@ def end_epoch(member: Member) -> Metrics:
     return training
 
 
-def select(member: Member, task: Task, recorder: Recorder, training: Metrics) -> None:
+def select(member: Member, task: Task, recorder: Recorder, engine: Engine, training: Metrics) -> None:
     """Evaluate on the validation set, without noise, and keep the weights if they are the best so far."""
     progress = member.progress
-    valid = evaluate(member.model, task.loss, task.evaluation_batches("valid"))
+    with member.clock():
+        valid = engine.evaluate(member, task, "valid")
     metric = valid[task.metric]
     if metric < progress.best_metric:
         progress.best_metric = metric
@@ -250,7 +308,6 @@ def select(member: Member, task: Task, recorder: Recorder, training: Metrics) ->
         member.keep_as_best()
     progress.evaluated, progress.evaluated_update = progress.epoch, progress.update
     progress.diverged = not math.isfinite(metric)
-    member.read_clock()
     recorder.evaluated(member, valid, training)
 
 

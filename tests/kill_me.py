@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import rnnbench.record
-import rnnbench.run
+import rnnbench.runner
 from rnnbench.cli import main
 from rnnbench.files import write_atomically
 
@@ -59,16 +59,16 @@ def append_metrics(self: rnnbench.record.Record, row: Mapping[str, Any]) -> None
     real_append(self, row)
 
 
-def updated(self: rnnbench.run.Runner, member: Any) -> None:
+def updated(self: rnnbench.runner.Runner, member: Any) -> None:
     if came_here():
         die()
     real_updated(self, member)
 
 
-real_append, real_updated = rnnbench.record.Record.append_metrics, rnnbench.run.Runner.updated
+real_append, real_updated = rnnbench.record.Record.append_metrics, rnnbench.runner.Runner.updated
 vars(rnnbench.record)["write_atomically"] = write
 if point == "metrics":
     rnnbench.record.Record.append_metrics = append_metrics  # type: ignore[method-assign]
 if point == "update":
-    rnnbench.run.Runner.updated = updated  # type: ignore[method-assign]
+    rnnbench.runner.Runner.updated = updated  # type: ignore[method-assign]
 sys.exit(main(["run", *args]))

@@ -226,7 +226,8 @@ def test_a_trained_model_can_be_loaded_and_predicts(tmp_path: Path) -> None:
     task = prepare(config).task
     task.prepare(None)
     score = evaluate(model, task.loss, task.evaluation_batches("test"))
-    assert score["xent"] == json.loads((path / "result.json").read_text())["test"]["xent"]
+    recorded = json.loads((path / "result.json").read_text())["test"]["xent"]
+    assert score["xent"] == pytest.approx(recorded, rel=1e-6)  # which the kernels may have computed
     x = torch.zeros(32, 10)
     assert model.predict(x).shape == (32, 9)
     torch.testing.assert_close(model.predict(x).sum(dim=1), torch.ones(32))

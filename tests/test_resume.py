@@ -101,7 +101,10 @@ def test_a_run_killed_at_any_point_ends_with_the_same_bits(
 
 def test_ctrl_c_ends_a_run_cleanly_and_the_same_command_goes_on(undisturbed: dict[str, Any], tmp_path: Path) -> None:
     arguments = [*OVERRIDES, f"results_dir={tmp_path}", "checkpoint_every_s=1000"]
-    slow = "import time, rnnbench.train as t; u = t.update; t.update = lambda *a: (time.sleep(0.1), u(*a))[1]; "
+    slow = (
+        "import time; from rnnbench.runner import Runner as R; u = R.updated; "
+        "R.updated = lambda *a: (time.sleep(0.4), u(*a))[1]; "
+    )
     code = slow + f"import sys; from rnnbench.cli import main; sys.exit(main(['run', *{arguments!r}]))"
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60

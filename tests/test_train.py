@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -15,7 +14,7 @@ from rnnbench.cells import GRUCell, LSTMCell
 from rnnbench.compose import compose_config
 from rnnbench.config import TrainConfig
 from rnnbench.model import Model, build_cell, build_model
-from rnnbench.seeding import stream
+from rnnbench.seeding import normals
 from rnnbench.tasks.adding import Adding
 from rnnbench.train import Member, Metrics, evaluate, learning_rate, train, update
 
@@ -96,12 +95,14 @@ def test_an_update_is_that_of_the_definition() -> None:
     twin: Model = copy.deepcopy(member.model)
     batch = task.training_batch(4, 0, 0, 3)
     before = {n: p.detach().clone() for n, p in twin.named_parameters()}
-    noise = torch.from_numpy(stream(4, "noise", 0).standard_normal(member.noisy_size, dtype=np.float32))
+    noise = torch.from_numpy(normals(4, "noise", 0, member.noisy_size)).float()
     cell_size = before["cell.weight_ih"].numel()
+    rows = len(before["cell.weight_ih"])
     assert isinstance(twin.cell, GRUCell)
     with torch.no_grad():
-        twin.cell.weight_ih.add_(noise[:cell_size].view_as(before["cell.weight_ih"]), alpha=0.075)
-        twin.cell.weight_hh.add_(noise[cell_size:].view_as(before["cell.weight_hh"]), alpha=0.075)
+        # numbered input by input: number i * rows + j belongs to row j and column i
+        twin.cell.weight_ih.add_(noise[:cell_size].view(-1, rows).T, alpha=0.075)
+        twin.cell.weight_hh.add_(noise[cell_size:].view(-1, rows).T, alpha=0.075)
     twin.zero_grad(set_to_none=True)
     loss = (twin(batch.inputs, batch.batch_sizes, batch.scored) - batch.targets).square().sum()
     loss.backward()

@@ -8,8 +8,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -79,6 +80,17 @@ CATEGORICAL = Loss(_categorical, lambda outputs: outputs.softmax(dim=-1), per_st
 SQUARED_ERROR = Loss(_squared_error, lambda outputs: outputs, per_step="mse", unit="mean squared error")
 
 
+class Rolls(Protocol):
+    """Sequences of 0/1 frames, one after another: frame t in, frame t + 1 the target."""
+
+    frames: Tensor
+    """(frames, I), of 0 and 1."""
+    starts: np.ndarray
+    """Of each sequence, its first frame."""
+    predicted: np.ndarray
+    """Of each sequence, the number of its frames that are predicted: all but the first."""
+
+
 class Task(ABC):
     """Data and a loss. The keyword arguments of the constructor are the keys of its config.
 
@@ -145,6 +157,18 @@ class Task(ABC):
         """The training batches of ``epoch`` from number ``start`` on."""
         for index in range(start, self.updates_in_epoch(batch_size)):
             yield self.training_batch(seed, epoch, index, batch_size)
+
+    def rolls_of(self, split: Split) -> Rolls | None:
+        """The sequences of a split where they are 0/1 frames, which the compiled step reads as they are."""
+        return None
+
+    def training_order(self, seed: int, epoch: int, batch_size: int) -> list[np.ndarray]:
+        """Where there are rolls: the sequences of each training batch of ``epoch``."""
+        raise NotImplementedError
+
+    def evaluation_order(self, split: Split) -> list[np.ndarray]:
+        """Where there are rolls: the sequences of each evaluation batch."""
+        raise NotImplementedError
 
     def succeeds(self, metrics: dict[str, float], split: Split) -> bool:
         """Whether the trivial baseline is beaten by the margin."""

@@ -105,11 +105,15 @@ class Music(Task):
 
     def training_batch(self, seed: int, epoch: int, index: int, batch_size: int) -> Batch:
         """Batch ``index`` of the order that the stream ``order`` gives to the epoch."""
-        return self.rolls["train"].batch(self._order(seed, epoch, batch_size)[index])
+        return self.rolls["train"].batch(self.training_order(seed, epoch, batch_size)[index])
 
-    @functools.lru_cache(maxsize=1)  # noqa: B019 - a task lives as long as its run
-    def _order(self, seed: int, epoch: int, batch_size: int) -> list[np.ndarray]:
-        """The training batches of an epoch, as arrays of indices."""
+    def rolls_of(self, split: Split) -> Rolls:
+        """See `Task.rolls_of`."""
+        return self.rolls[split]
+
+    @functools.lru_cache(maxsize=64)  # noqa: B019 - a task lives as long as its run; members may be at other epochs
+    def training_order(self, seed: int, epoch: int, batch_size: int) -> list[np.ndarray]:
+        """See `Task.training_order`."""
         generator = stream(seed, "order", epoch)
         predicted = self.rolls["train"].predicted
         shuffled = generator.permutation(len(predicted))
@@ -124,9 +128,12 @@ class Music(Task):
 
     def evaluation_batches(self, split: Split) -> Iterator[Batch]:
         """See `Task.evaluation_batches`."""
-        rolls = self.rolls[split]
-        for chosen in _cut(np.argsort(-rolls.predicted, kind="stable"), EVALUATION_BATCH):
-            yield rolls.batch(chosen)
+        for chosen in self.evaluation_order(split):
+            yield self.rolls[split].batch(chosen)
+
+    def evaluation_order(self, split: Split) -> list[np.ndarray]:
+        """See `Task.evaluation_order`."""
+        return _cut(np.argsort(-self.rolls[split].predicted, kind="stable"), EVALUATION_BATCH)
 
     @functools.cached_property
     def frequencies(self) -> np.ndarray:
