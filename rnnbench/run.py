@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -107,6 +107,7 @@ def _description(config: RunConfig) -> dict[str, Any]:
         "task": config.task["name"],
         "cell": config.cell["name"],
         "seed": config.seed,
+        "search": config.search,
         "config": {group: config.as_dict()[group] for group in ("cell", "task", "train")},
         **provenance.describe(config.device, config.threads),
     }
@@ -250,3 +251,21 @@ class Runner:
         finally:
             for signum, handler in before.items():
                 signal.signal(signum, handler)
+
+
+def run_population(configs: Sequence[RunConfig]) -> list[dict[str, Any]]:
+    """Run all of ``configs``; one that fails does not keep the others from running.
+
+    Returns:
+        For each config, in order, what `run` returns; or its status "error" with the text of the ``error`` and the
+        ``exception``. After an interruption those that were not begun are missing.
+    """
+    results: list[dict[str, Any]] = []
+    for config in configs:
+        try:
+            results.append(run(config))
+        except Exception as error:  # noqa: BLE001 - it is handed over, and told with those of the other runs
+            results.append({"status": "error", "error": f"{type(error).__name__}: {error}", "exception": error})
+        if results[-1]["status"] == "interrupted":
+            break
+    return results
