@@ -1,19 +1,22 @@
 """Where configs come from: the files of `configs/` and of the user's own directory, composed by Hydra."""
 
 import argparse
+import copy
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from rnnbench.config import RunConfig, flatten, from_hydra
+from rnnbench.config import RunConfig, flatten
 from rnnbench.errors import UserError, did_you_mean
+from rnnbench.members import Member, check_distinct, from_hydra, key_of
 
-GROUPS = ("cell", "task", "train", "experiment")
+GROUPS = ("cell", "task", "train", "search", "experiment")
 
 Failure = tuple[str, Exception]
 """The overrides of a run, and what it failed with."""
@@ -44,18 +47,18 @@ def defaults_of_a_run() -> dict[str, object]:
     """The keys of `configs/config.yaml`, without the groups."""
     content = OmegaConf.to_container(OmegaConf.load(config_dir() / "config.yaml"), resolve=False)
     assert isinstance(content, dict)
-    kept = {str(key): value for key, value in content.items() if key not in ("defaults", "hydra")}
+    kept = {str(key): value for key, value in content.items() if key not in ("defaults", "hydra", "members")}
     return {**kept, "data_dir": None, "kernel": "auto"}
 
 
 def known_keys(args: Sequence[str] = (), extra: Path | None = None) -> list[str]:
     """The dotted keys of what the overrides ``args`` choose; of all cells, tasks and protocols by default."""
-    keys = set(defaults_of_a_run())
-    for group in GROUPS[:3]:
+    keys = {*defaults_of_a_run(), "members"}
+    for group in GROUPS[:4]:
         options = options_of(group, extra)
         chosen = [value for arg in args if arg.startswith(f"{group}=") for value in arg.partition("=")[2].split(",")]
         if args and not chosen:
-            chosen = [{"cell": "gru", "task": "adding", "train": "modern"}[group]]
+            chosen = [{"cell": "gru", "task": "adding", "train": "modern", "search": "null"}[group]]
         for name in chosen or options:
             if name in options:
                 keys |= {key for key in _keys_of(options[name], options, group) if not key.endswith("._target_")}
@@ -90,8 +93,16 @@ def compose_config(*overrides: str, extra: Path | None = None) -> RunConfig:
         extra: the user's own config directory.
 
     Raises:
-        UserError: for anything wrong with them.
+        UserError: for anything wrong with them, or if they stand for several runs.
     """
+    configs = compose_population(*overrides, extra=extra)
+    if len(configs) > 1:
+        raise UserError(f"{' '.join(overrides)}: stands for {len(configs)} runs, where one is wanted.")
+    return configs[0]
+
+
+def compose_population(*overrides: str, extra: Path | None = None) -> list[RunConfig]:
+    """The configs of the runs that train together; see `compose_config`."""
     from hydra import compose, initialize_config_dir
 
     search = [f"hydra.searchpath=[{extra.resolve().as_uri()}]"] if extra else []
@@ -103,23 +114,83 @@ def compose_config(*overrides: str, extra: Path | None = None) -> RunConfig:
     choices = dict(cfg.hydra.runtime.choices)
     with open_dict(cfg):
         del cfg["hydra"]
-    return from_hydra(cfg, choices, list(overrides))
+    members, failures = _members(cfg, choices, overrides, extra)
+    if failures:
+        raise failures[0][1]
+    return [config for _, config in members]
+
+
+def _members(
+    cfg: DictConfig, choices: Mapping[str, str | None], overrides: Sequence[str], extra: Path | None
+) -> tuple[list[Member], list[Failure]]:
+    """The runs of one job; a bad entry of ``members`` is a failure, and does not keep the others from running.
+
+    Raises:
+        UserError: if ``members`` is no list of lists of overrides, or two members are the same run.
+    """
+    cfg = copy.deepcopy(cfg)
+    with open_dict(cfg):
+        listed = _listed(cfg.pop("members"))
+    shared = [override for override in overrides if key_of(override) != "members"]
+    members: list[Member] = []
+    failures: list[Failure] = []
+    for own in listed:
+        try:
+            members += from_hydra(_overridden(cfg, own, shared, extra), choices, [*shared, *own])
+        except UserError as error:
+            failures.append((" ".join([*shared, *own]), error))
+    check_distinct(members)
+    return members, failures
+
+
+def _listed(members: Any) -> list[list[str]]:  # noqa: ANN401 - not yet checked
+    """The overrides of each member; of the one there is, if none are listed."""
+    if members is None:
+        return [[]]
+    plain: Any = OmegaConf.to_container(members) if OmegaConf.is_config(members) else members
+    of_lists = isinstance(plain, list) and plain and all(isinstance(own, list) for own in plain)
+    if not of_lists or not all(isinstance(override, str) for own in plain for override in own):
+        raise UserError(
+            f"members={plain}: must be a list of overrides for each run, as in members=[['seed=0'],['seed=1']]."
+        )
+    return [list(own) for own in plain]
+
+
+def _overridden(cfg: DictConfig, own: list[str], shared: Sequence[str], extra: Path | None) -> DictConfig:
+    """A copy of ``cfg`` with the overrides of a member, which are read as Hydra reads those of a command line."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    cfg = copy.deepcopy(cfg)
+    try:
+        for override in OverridesParser.create().parse_overrides(own):
+            key, line = override.key_or_group, override.input_line
+            if key in GROUPS or "/" in key or override.package is not None:
+                raise UserError(f"members: {line}: a member cannot choose from a group; choose for the whole job.")
+            if override.is_sweep_override() or override.get_key_element() != key:
+                raise UserError(f"members: {line}: must be key=value, with a key that is there and one value.")
+            OmegaConf.update(cfg, key, override.value())
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(f"members: {explain(error, [*shared, *own], extra)}") from error
+    return cfg
 
 
 def hydra_run(
-    job: Callable[[RunConfig], None],
+    job: Callable[[list[RunConfig]], Sequence[Mapping[str, Any]]],
     tell: Callable[[Failure], None],
     args: Sequence[str],
     failures: list[Failure],
 ) -> None:
-    """Let Hydra read ``args`` and call ``job`` with the config of each run.
+    """Let Hydra read ``args`` and call ``job`` with the configs of each of its jobs, which train together.
 
-    A run that fails does not keep those after it in a sweep from running. In this process its error is handed
-    to ``tell`` and added to ``failures``; in a process of another launcher it is raised, for the launcher to
-    bring back.
+    ``job`` returns the result of each run, in order. A run that fails, by an exception of ``job`` or by a result
+    with the status "error", keeps neither its neighbours nor the later runs of a sweep from running. In this process
+    its error is handed to ``tell`` and added to ``failures``; in a process of another launcher it is raised, for the
+    launcher to bring back.
 
     Raises:
         UserError: for anything wrong with the command line or the configs.
+        KeyboardInterrupt: if a run was interrupted; a sweep ends with it.
     """
     import hydra
     from hydra.core.hydra_config import HydraConfig
@@ -130,13 +201,25 @@ def hydra_run(
     def call(cfg: DictConfig) -> None:
         composed = HydraConfig.get()
         overrides = list(composed.overrides.task)
+        failed: list[Failure] = []
+        results: Sequence[Mapping[str, Any]] = []
         try:
-            job(from_hydra(cfg, composed.runtime.choices, overrides))
-        except Exception as error:
-            if os.getpid() != process:
-                raise
-            failures.append((" ".join(overrides), error))
-            tell(failures[-1])
+            members, failed = _members(cfg, composed.runtime.choices, overrides, user_dir(args))
+            results = job([config for _, config in members]) if members else []
+            failed += [
+                (" ".join(name), _exception(result))
+                for (name, _), result in zip(members, results, strict=False)  # fewer after an interruption
+                if result["status"] == "error"
+            ]
+        except Exception as error:  # noqa: BLE001 - told below, or raised
+            failed.append((" ".join(overrides), error))
+        if failed and os.getpid() != process:
+            _raise(failed, tell)
+        for failure in failed:
+            failures.append(failure)
+            tell(failure)
+        if any(result["status"] == "interrupted" for result in results):
+            raise KeyboardInterrupt
 
     if sys.version_info >= (3, 14):  # there hydra 1.3.8 trips over argparse's check of help texts (hydra#3121)
         argparse.ArgumentParser._check_help = lambda *_: None  # type: ignore[attr-defined]
@@ -146,6 +229,22 @@ def hydra_run(
         hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")(call)()
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(explain(error, args, user_dir(args))) from error
+
+
+def _exception(result: Mapping[str, Any]) -> Exception:
+    """What the run of a result with the status "error" failed with."""
+    found = result.get("exception")
+    return found if isinstance(found, Exception) else RuntimeError(result["error"])
+
+
+def _raise(failed: Sequence[Failure], tell: Callable[[Failure], None]) -> None:
+    """Raise what a population met in another process: a launcher brings back one exception, whatever their number."""
+    if len(failed) == 1:
+        raise failed[0][1]
+    for failure in failed:
+        tell(failure)
+    lines = "\n".join(f"  {name}: {error}" for name, error in failed)
+    raise UserError(f"{len(failed)} runs of a population failed:\n{lines}")
 
 
 def explain(error: Exception, args: Sequence[str], extra: Path | None) -> str:

@@ -6,11 +6,11 @@ Values and the prose that explains them are in `configs/`; here is what they mus
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from rnnbench.errors import UserError, check_choice, check_number, check_whole, did_you_mean
@@ -83,6 +83,8 @@ class RunConfig:
     checkpoint_every_s: float
     tensorboard: bool
     progress: str
+    search: dict[str, Any] | None = None
+    """Of which search this is a candidate (name, index, candidates, log_low, log_high); decides nothing."""
 
     def check(self) -> None:
         """Raise `UserError` for a value out of range."""
@@ -152,36 +154,6 @@ def from_record(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> RunCo
         if group in ("task", "train"):  # a cell's own default is its neutral value
             filled[group] = {name: value, **filled[group]}
     return from_dict(filled)
-
-
-def from_hydra(cfg: DictConfig, choices: Mapping[str, str | None], overrides: Sequence[str]) -> RunConfig:
-    """The config of a run that Hydra composed.
-
-    Args:
-        cfg: what was composed, without the node ``hydra``.
-        choices: which option of each group was chosen; those of cell and task name them.
-        overrides: as given on the command line.
-
-    Raises:
-        UserError: see `from_dict`; or if the hidden size is given twice.
-    """
-    values = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(values, dict)
-    for group in ("cell", "task", "train"):
-        part = values.get(group)
-        if not isinstance(part, dict):
-            raise UserError(f"{group}={choices.get(group)}: a run needs one; `rnnbench list` has those there are.")
-        for key in RESERVED:
-            if key in part:
-                raise UserError(f"{group}.{key}: is a name that rnnbench uses itself; give the option another one.")
-        part["name"] = str(choices[group]).replace("/", "-")
-    config = from_dict({str(key): value for key, value in values.items()})
-    given = [o for o in overrides if o.lstrip("+").split("=")[0] == "cell.hidden_size"]
-    if config.match_params is not None and given:
-        raise UserError(
-            f"match_params={config.match_params} and {given[0]}: both decide the hidden size; give one of them."
-        )
-    return config
 
 
 def identity(config: RunConfig) -> dict[str, Any]:

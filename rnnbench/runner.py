@@ -69,6 +69,7 @@ def _description(config: RunConfig) -> dict[str, Any]:
         "task": config.task["name"],
         "cell": config.cell["name"],
         "seed": config.seed,
+        "search": config.search,
         "config": {group: config.as_dict()[group] for group in ("cell", "task", "train")},
         **provenance.describe(config.device, config.cores()),
     }

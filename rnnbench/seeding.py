@@ -13,6 +13,7 @@ stream      what it draws                               index
 ``task``    a training batch of a generated task        update
 ``noise``   the weight noise                            update
 ``cell``    what a cell of one's own draws in training  update
+``search``  the learning rates that a search tries      0
 ``data``    validation and test sets (``data_seed``)    0 train, 1 valid, 2 test
 =========== =========================================== ====================
 """

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 import rnnbench.config as module
 from rnnbench.assemble import Prepared, prepare
-from rnnbench.compose import compose_config, config_dir, describe, known_keys, options_of
+from rnnbench.compose import compose_config, compose_population, config_dir, describe, known_keys, options_of
 from rnnbench.config import from_dict, identity, run_key
 from rnnbench.errors import UserError
 from rnnbench.record import Record
@@ -32,13 +32,13 @@ def test_every_cell_and_protocol_compose_and_prepare(cell: str, protocol: str) -
         assert (config.cell["name"], config.task["name"]) == (cell, task)
 
 
-@pytest.mark.parametrize("group", ["cell", "task", "train"])
+@pytest.mark.parametrize("group", ["cell", "task", "train", "search"])
 def test_every_config_says_what_it_is_and_explains_its_keys(group: str) -> None:
     for name, path in options_of(group).items():
         assert len(describe(path)) > 20, name
         for line in path.read_text().splitlines()[1:]:
             obvious = line.startswith(
-                ("_target_:", "data:", "optimizer:", "defaults:", "  - ", "valid_size:", "test_size:")
+                ("_target_:", "data:", "optimizer:", "defaults:", "  - ", "valid_size:", "test_size:", "log_high:")
             )
             assert "#" in line or obvious or name in ("librnn", "modern", "smoke"), f"{name}: {line}"
 
@@ -57,7 +57,7 @@ def test_every_experiment_composes_and_takes_two_steps(experiment: str, data_dir
     runs = sweep(experiment)
     tasks = {}
     for overrides in runs:
-        config = compose_config(f"experiment={experiment}", *overrides)
+        config = compose_population(f"experiment={experiment}", *overrides)[0]
         prepare(config)
         tasks[config.task["name"]] = overrides
     for task, overrides in tasks.items():
@@ -66,7 +66,8 @@ def test_every_experiment_composes_and_takes_two_steps(experiment: str, data_dir
         if task in ("musedata", "nottingham", "piano_midi"):
             continue  # the same code as for jsb_chorales, and long sequences
         extra = small if task in ("adding", "copy_memory") else []
-        result = run(compose_config(f"experiment={experiment}", *overrides, *short, *extra, "progress=false"))
+        first, *_ = compose_population(f"experiment={experiment}", *overrides, *short, *extra, "progress=false")
+        result = run(first)
         assert result["status"] == "done"
 
 
@@ -154,6 +155,11 @@ def test_match_params_and_hidden_size_together_are_an_error() -> None:
         ("train.dtype=float16", r"train\.dtype=float16.*Did you mean 'float64'"),
         ("seed=-1", "seed=-1: must be a whole number of at least 0"),
         ("seed=1.5", "seed: Value '1.5'"),
+        ("seed=[]", r"seed=\[\]: must be one or more whole numbers"),
+        ("seed=[0,1.5]", r"seed=\[0,1\.5\]: must be one or more whole numbers of at least 0, as in seed=\[0,1,2\]"),
+        ("seed=[0,-1]", r"seed=\[0,-1\]: must be"),
+        ("seed=[true]", r"seed=\[True\]: must be"),
+        ("seed=[3,4,3]", r"seed=3 and seed=3: are the same run \(\w+\) in one population"),
         ("threads=0", "threads=0"),
         ("+frobnicate=1", "frobnicate: there is no such key"),
         ("+train.learning_rate=1", r"train\.learning_rate: there is no such key"),

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rnnbench.cli import COMMANDS
-from rnnbench.compose import compose_config, options_of
+from rnnbench.compose import compose_config, compose_population, options_of
 from rnnbench.config import run_key
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,11 +38,12 @@ def test_every_run_of_the_readme_composes(line: str) -> None:
     words = shlex.split(line)[2:]
     own = "--config-dir" in words
     overrides = [w for w in words if "=" in w and not w.startswith("--")]
-    axes = [[f"{o.split('=')[0]}={value}" for value in o.split("=", 1)[1].split(",")] for o in overrides]
+    apart = re.compile(r",(?![^\[]*\])")  # [0,1,2] is one value
+    axes = [[f"{o.split('=')[0]}={value}" for value in apart.split(o.split("=", 1)[1])] for o in overrides]
     assert "-m" in words or all(len(axis) == 1 for axis in axes), "a sweep needs -m"
     for chosen in itertools.product(*axes):
         kept = [o for o in chosen if not (own and o.startswith("cell=") and o[5:] not in options_of("cell"))]
-        compose_config(*kept)
+        assert compose_population(*kept)
 
 
 def test_every_command_of_the_readme_is_known_and_every_known_one_is_in_it() -> None:
@@ -50,6 +51,10 @@ def test_every_command_of_the_readme_is_known_and_every_known_one_is_in_it() -> 
     assert used <= COMMANDS.keys()
     for name in COMMANDS:
         assert f"rnnbench {name}" in README, f"{name} is not documented"
+
+
+def test_every_search_that_the_readme_names_is_there() -> None:
+    assert set(re.findall(r"search=(\w+)", README)) - {"null"} == set(options_of("search"))
 
 
 def test_every_protocol_metric_and_option_that_the_readme_names_is_there() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from rnnbench.seeding import stream, torch_seed
 
-NAMES = ("init", "readout", "order", "task", "noise", "data")
+NAMES = ("init", "readout", "order", "task", "noise", "data", "search")
 
 
 def draws(seed: int, name: str, index: int) -> bytes:

@@ -25,8 +25,9 @@ def collect(runs_dir: Path) -> pd.DataFrame:
     Returns:
         A row a run, with the columns ``task``, ``cell``, ``seed``, ``status``, ``metric`` (the one that selects);
         ``<split>_<metric>`` and ``<split>_success``; ``baseline_<split>_<metric>`` of the trivial baseline; best
-        epoch and update, counts of parameters, seconds; the config under dotted keys; and where the run comes
-        from: ``commit``, ``dirty``, ``versions.*``, ``device``, ``threads``, ``data_checksum``, ``path``, ``error``.
+        epoch and update, counts of parameters, seconds; the config under dotted keys; ``search.*`` of a candidate;
+        and where the run comes from: ``commit``, ``dirty``, ``versions.*``, ``device``, ``threads``,
+        ``data_checksum``, ``path``, ``error``.
 
     Raises:
         UserError: if there are no runs.
@@ -70,8 +71,8 @@ def _content(result: dict[str, Any]) -> dict[str, Any]:
         for split, by_name in result.get("baselines", {}).items()
         for name, value in next(iter(by_name.values())).items()
     }
-    plain = {k: v for k, v in result.items() if not isinstance(v, dict | list)}
-    nested = dict(flatten({"versions": result.get("versions", {})}, ""))
+    plain = {k: v for k, v in result.items() if k != "search" and not isinstance(v, dict | list)}
+    nested = dict(flatten({"versions": result.get("versions", {}), "search": result.get("search") or {}}, ""))
     return {**plain, **nested, **scores, **baselines, **_config_columns(result)}
 
 

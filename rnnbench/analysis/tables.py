@@ -2,10 +2,10 @@
 
 A *variant* is what is equal in everything but the seed; only runs of one variant are pooled. Runs that differ
 in nothing but the learning rate and the seed are a search: for each seed only the candidate that is best on
-validation counts, and only seeds for which the same rates were tried are pooled.
+validation counts, and only seeds for which the same rates were tried, or the same search drew them, are pooled.
 """
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,9 @@ METRICS = ("nll_step", "nll_seq", "mse", "xent")
 """Every metric a task may have; lower is better for all of them."""
 
 SEARCHED = "train.lr"
+SEARCH = ["search.name", "search.log_low", "search.log_high"]
+"""Columns that tell one search from another, beside the number of its candidates."""
+
 MACHINE = ("commit", "dirty", "versions.rnnbench", "versions.torch", "device_name", "threads")
 """Columns that decide no result, but may move one by rounding."""
 
@@ -29,7 +32,7 @@ class Comparison:
     """Numbers and the sentences that belong to them.
 
     ``cells`` is tidy: a row for each task, variant, cell, metric and split, with mean, sd (of the sample, ddof
-    1), n (seeds), candidates (learning rates tried for each seed), baseline and published.
+    1), n (seeds), candidates (learning rates tried, for the seed with the fewest), baseline and published.
     """
 
     cells: pd.DataFrame
@@ -56,7 +59,7 @@ def compare(runs: pd.DataFrame, metrics: Sequence[str] = (), splits: Sequence[st
     notes = _left_out(runs)
     if done.empty:
         raise UserError(f"no run is finished yet. {' '.join(notes)}")
-    chosen = _best_of_search(done, runs)
+    chosen, search_notes = _best_of_search(done, runs)
     labels, label_notes = _label(chosen)
     variants = _keys(chosen, [*config_columns(chosen), "task", "cell"])
     rows: list[dict[Hashable, Any]] = []
@@ -64,7 +67,7 @@ def compare(runs: pd.DataFrame, metrics: Sequence[str] = (), splits: Sequence[st
         rows += _summaries(labels[members.index[0]], members, metrics, splits)
         notes += _mixed(members)
     cells = pd.DataFrame(rows).sort_values(["task", "variant", "cell"], kind="stable", ignore_index=True)
-    return Comparison(cells, [*label_notes, *notes])
+    return Comparison(cells, [*label_notes, *search_notes, *notes])
 
 
 def _left_out(runs: pd.DataFrame) -> list[str]:
@@ -104,21 +107,55 @@ def _keys(runs: pd.DataFrame, columns: Iterable[str]) -> "pd.Series[Any]":
     return pd.Series([repr(tuple(row)) for row in values.itertuples(index=False)], index=runs.index, dtype=object)
 
 
-def _best_of_search(done: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+def _best_of_search(done: pd.DataFrame, runs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """For each seed of a search the run that is best on validation, its ``train.lr`` replaced by "best of …".
 
-    Diverged runs count as candidates and never win.
+    Diverged runs count as candidates and never win. The notes are on searches that are not complete.
     """
     tried = runs[runs["status"].isin(["done", "diverged"])]
+    tried = tried.reindex(columns=[*runs.columns, *(c for c in (*SEARCH, "search.candidates") if c not in runs)])
     fixed = [c for c in config_columns(runs) if c not in (SEARCHED, "data_checksum")]
     search = _keys(tried, [*fixed, "task", "cell", "seed"])
-    rates = {key: sorted(set(lr)) for key, lr in tried[SEARCHED].groupby(search)}
+    several = set(tried[SEARCH].drop_duplicates()["search.name"].value_counts().loc[lambda n: n > 1].index)
+    found = {key: _describe(candidates, several) for key, candidates in tried.groupby(search, sort=False)}
     best = done.loc[_validation(done).groupby(search.loc[done.index]).idxmin().sort_values()].copy()
-    best_rates = search.loc[best.index].map(rates)
-    best["candidates"] = best_rates.map(len)
-    texts = best_rates.map(lambda lrs: f"best of {len(lrs)} ({', '.join(_show(lr) for lr in lrs)})")
-    best[SEARCHED] = best[SEARCHED].astype(object).where(best["candidates"] == 1, texts)
-    return best
+    described = search.loc[best.index].map(found)
+    best["candidates"] = [d.rates for d in described]
+    best[SEARCHED] = pd.Series([d.value for d in described], index=best.index, dtype=object)
+    return best, [d.note for d in found.values() if d.note]
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """What was tried for one seed: the number of rates, what stands for them in a variant, and what is missing."""
+
+    rates: int
+    value: Any
+    note: str = ""
+
+
+def _describe(candidates: pd.DataFrame, several: Set[str]) -> _Tried:
+    """The learning rates of one seed: by the search, if one drew them all, and else by themselves.
+
+    Args:
+        candidates: the runs of one seed, equal in all but the rate.
+        several: names that more than one search bears, and that need their bounds beside them.
+    """
+    rates = sorted(set(candidates[SEARCHED]))
+    first = candidates.iloc[0]
+    if candidates[SEARCH].isna().any(axis=None) or len(candidates[SEARCH].drop_duplicates()) > 1:
+        texts = ", ".join(_show(lr) for lr in rates)
+        return _Tried(len(rates), rates[0] if len(rates) == 1 else f"best of {len(rates)} ({texts})")
+    planned = int(candidates["search.candidates"].max())  # a search that has grown has kept its first runs
+    name, low, high = (first[column] for column in SEARCH)
+    bounds = f", exp of U({low:g}, {high:g})" if name in several else ""
+    note = ""
+    if len(rates) < planned:
+        note = (
+            f"{first['cell']} on {first['task']}, seed {first['seed']}: {len(rates)} of the {planned} candidates of "
+            f"search {name} have ended; the others are missing."
+        )
+    return _Tried(len(rates), f"best of {planned} (search {name}{bounds})", note)
 
 
 def _validation(runs: pd.DataFrame) -> "pd.Series[float]":
@@ -197,7 +234,7 @@ def _summaries(
                 "mean": values.mean(),
                 "sd": values.std(ddof=1),
                 "n": len(values),
-                "candidates": int(first["candidates"]),
+                "candidates": int(members["candidates"].min()),
                 "baseline": first[f"baseline_{split}_{metric}"],
                 "published": published(first["task"], first["cell"], split, metric),
             }

@@ -1,9 +1,10 @@
-"""``rnnbench run``: one run, or a sweep with ``-m``."""
+"""``rnnbench run``: one run, a population, or a sweep with ``-m``."""
 
 import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rnnbench.compose import Failure, hydra_run
 from rnnbench.config import RunConfig
@@ -11,9 +12,9 @@ from rnnbench.errors import UserError
 
 
 def main(argv: Sequence[str]) -> int:
-    """Let Hydra make the config of each run, and run it; returns the exit status.
+    """Let Hydra make the configs, and run them; returns the exit status.
 
-    All failures of a sweep are listed at its end, and make the exit status 1.
+    All failures of a sweep or a population are listed at its end, and make the exit status 1.
     """
     sys.path.append(str(Path.cwd()))  # for cells and tasks of one's own
     failures: list[Failure] = []
@@ -21,9 +22,12 @@ def main(argv: Sequence[str]) -> int:
     try:
         hydra_run(_run_and_tell, _tell, argv, failures)
     finally:  # Ctrl-C in a sweep must not take the list with it
-        if failures and sweep:
+        if failures and (sweep or len(failures) > 1):
             lines = "\n".join(f"  {name}\n    {_first_line(error)}" for name, error in failures)
-            print(f"rnnbench: {len(failures)} of the sweep's runs failed:\n{lines}", file=sys.stderr)
+            print(
+                f"rnnbench: {len(failures)} of the {'sweep' if sweep else 'population'}'s runs failed:\n{lines}",
+                file=sys.stderr,
+            )
     return 1 if failures else 0
 
 
@@ -31,15 +35,16 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _run_and_tell(config: RunConfig) -> None:
-    from rnnbench.run import run
-    from rnnbench.summary import next_steps, summarise
+def _run_and_tell(configs: list[RunConfig]) -> list[dict[str, Any]]:
+    from rnnbench.run import run_population
+    from rnnbench.summary import next_steps, summarise_population
 
-    result = run(config)
-    print(summarise(result))
-    if result["status"] == "interrupted":
-        raise KeyboardInterrupt  # the sweep, if this is one, ends too
-    print(next_steps(config.results_dir), flush=True)
+    results = run_population(configs)
+    if text := summarise_population(configs, results):
+        print(text)
+        if not any(result["status"] == "interrupted" for result in results):
+            print(next_steps(configs[0].results_dir), flush=True)
+    return results
 
 
 def _tell(failure: Failure) -> None:
