@@ -27,7 +27,7 @@ def collect(runs_dir: Path) -> pd.DataFrame:
         ``<split>_<metric>`` and ``<split>_success``; ``baseline_<split>_<metric>`` of the trivial baseline; best
         epoch and update, counts of parameters, seconds; the config under dotted keys; ``search.*`` of a candidate;
         and where the run comes from: ``commit``, ``dirty``, ``versions.*``, ``device``, ``threads``,
-        ``data_checksum``, ``path``, ``error``.
+        ``kernel``, ``data_checksum``, ``path``, ``error``.
 
     Raises:
         UserError: if there are no runs.

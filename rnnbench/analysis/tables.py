@@ -23,7 +23,7 @@ SEARCHED = "train.lr"
 SEARCH = ["search.name", "search.log_low", "search.log_high"]
 """Columns that tell one search from another, beside the number of its candidates."""
 
-MACHINE = ("commit", "dirty", "versions.rnnbench", "versions.torch", "device_name", "threads")
+MACHINE = ("commit", "dirty", "versions.rnnbench", "versions.torch", "device_name", "kernel")
 """Columns that decide no result, but may move one by rounding."""
 
 
