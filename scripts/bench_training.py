@@ -132,17 +132,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     with cores({max(allowed)}):  # what is started from now on stays on this core too
         found = None if args.no_jax else find_jax()
         if found is None:
-            print(f"jax {'not asked for' if args.no_jax else 'not installed'}: its rows are left out")
+            reason = "is not asked for" if args.no_jax else "is not installed (pip install -e .[bench])"
+            print(f"jax {reason}: its rows are left out")
         if len(allowed) < 2:
             print("one core: the rows with 2 threads are left out")
         try:
-            peak = Peak()
-            results = [
-                result
-                for cell in args.cell
-                for batch_size, steps in SHAPES
-                for result in compare(cell, batch_size, 8 if args.quick else steps, peak, allowed, args.quick, found)
-            ]
+            setting = Setting(Peak(), allowed, args.rounds, args.quick, found is not None)
+            shapes = [(cell, B, 8 if args.quick else T) for cell in args.cell for B, T in SHAPES]
+            results = [result for cell, B, T in shapes for result in compare(cell, B, T, setting)]
         except NoCompilerError as error:
             print(f"bench_training: error: {error}; without the kernels there is nothing to compare", file=sys.stderr)
             return 1
@@ -168,35 +165,43 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--csv", type=Path, metavar="FILE", help="write the table, and beside it a JSON file of the same name"
     )
     parser.add_argument("--cell", nargs="+", choices=list(CELLS), default=list(CELLS), help="default: all")
+    parser.add_argument("--rounds", type=int, metavar="N", help="blocks of each; default: 25 at batch size 1, else 15")
     parser.add_argument("--quick", action="store_true", help="8 steps and two short blocks: to see whether it works")
     parser.add_argument("--no-jax", action="store_true", help="leave jax out")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.rounds is not None and args.rounds < 2:
+        parser.error(f"--rounds {args.rounds}: must be at least 2, to have a spread")
+    return args
 
 
 # ------------------------------------------------------------ measuring
 
 
-def compare(
-    cell: str,
-    batch_size: int,
-    steps: int,
-    peak: Peak,
-    allowed: set[int],
-    quick: bool,
-    with_jax: object,
-) -> list["Result"]:
+@dataclass
+class Setting:
+    """How to measure."""
+
+    peak: Peak
+    cores: set[int]
+    """Those that this process may use."""
+    rounds: int | None
+    quick: bool
+    with_jax: bool
+
+
+def compare(cell: str, batch_size: int, steps: int, setting: Setting) -> list[Result]:
     """All implementations of a cell at a batch size, by turns."""
     print(f"{CELLS[cell]}, batch size {batch_size} …", file=sys.stderr, flush=True)
     task = Synthetic([steps] * batch_size * (40 if batch_size == 1 else 8))
-    contenders = list(_ours(cell, batch_size, task, allowed)) + list(_others(cell, batch_size, task, bool(with_jax)))
-    rounds, block_s = (2, 0.0) if quick else (25 if batch_size == 1 else 15, BLOCK_S)
-    rate = measure(contenders, steps, rounds, block_s, peak)
-    ours = next(c.median for c in contenders if (c.implementation, c.members, c.threads) == ("rnnbench", MEMBERS, 1))
+    contenders = [*_ours(cell, batch_size, task, setting.cores), *_others(cell, batch_size, task, setting.with_jax)]
+    rounds = setting.rounds or (2 if setting.quick else 25 if batch_size == 1 else 15)
+    rate = measure(contenders, steps, rounds, 0.0 if setting.quick else BLOCK_S, setting.peak)
+    base = next(c.median for c in contenders if (c.implementation, c.members, c.threads) == ("rnnbench", MEMBERS, 1))
     products = products_of(members_of(cell, batch_size, 1)[0])
     results = []
     for c in contenders:
         values = (CELLS[cell], batch_size, steps, c.implementation, c.members, c.threads)
-        row = Row(*values, c.median, c.spread, c.median / ours)
+        row = Row(*values, c.median, c.spread, c.median / base)
         results.append(Result(row, _share(row, products, rate) if c.implementation == "rnnbench" else None, rate))
     return results
 
@@ -231,9 +236,8 @@ def _others(cell: str, batch_size: int, task: Synthetic, with_jax: bool) -> Iter
     yield Contender("torch", 1, 1, TorchModule(cell, hidden_size, batches, protocol).run)
     yield Contender("torch loop", 1, 1, Population(members_of(cell, batch_size, 1), task, Reference()).run)
     if with_jax:
-        check_against_reference(
-            cell, members_of(cell, batch_size, 1)[0], batches[0], task.training_batch(0, 0, 0, batch_size)
-        )
+        fresh = members_of(cell, batch_size, 1)[0]
+        check_against_reference(cell, fresh, batches[0], task.training_batch(0, 0, 0, batch_size))
         yield Contender("jax", MEMBERS, 1, Jax(cell, members, batches).run)
 
 
