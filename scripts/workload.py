@@ -70,13 +70,13 @@ def music_of(name: str) -> Music:
 
 
 @functools.cache
-def config_of(cell: str, batch_size: int) -> RunConfig:
-    """The `chung2014` protocol without weight noise, without end and without evaluations."""
+def config_of(cell: str, batch_size: int, weight_noise: float) -> RunConfig:
+    """The `chung2014` protocol without end and without evaluations."""
     return compose_config(
         f"cell={cell}",
         "task=jsb_chorales",
         "train=chung2014",
-        "train.weight_noise=0",
+        f"train.weight_noise={weight_noise}",
         "train.patience=null",
         f"train.batch_size={batch_size}",
         f"train.max_epochs={NEVER}",
@@ -84,9 +84,9 @@ def config_of(cell: str, batch_size: int) -> RunConfig:
     )
 
 
-def members_of(cell: str, batch_size: int, count: int) -> list[Member]:
+def members_of(cell: str, batch_size: int, count: int, weight_noise: float = 0.0) -> list[Member]:
     """Members that differ in their seeds."""
-    config = config_of(cell, batch_size)
+    config = config_of(cell, batch_size, weight_noise)
     members = []
     for seed in range(count):
         prepared = prepare(replace(config, seed=seed))

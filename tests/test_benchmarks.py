@@ -10,9 +10,19 @@ from pathlib import Path
 
 import pytest
 
+from rnnbench.kernels.build import NoCompilerError, find_compiler
+
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
 COMMANDS = [path for path in SCRIPTS if path.read_text(encoding="utf-8").startswith('"""`.venv')]
+
+
+@pytest.fixture(autouse=True)
+def _compiler() -> None:
+    try:
+        find_compiler()
+    except NoCompilerError as error:
+        pytest.skip(f"the benchmarks are of the compiled kernels: {error}")
 
 
 def _run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
