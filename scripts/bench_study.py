@@ -62,9 +62,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     threads = args.threads or len(allowed)
     rows = []
     try:
+        peak = Peak()
         for cell in args.cell:
             for task in args.task:
-                rows.append(study(cell, task, args.epochs or EPOCHS[task], threads, args.rounds))
+                rows.append(study(cell, task, args.epochs or EPOCHS[task], threads, args.rounds, peak))
     except (UserError, NoCompilerError) as error:
         print(f"bench_study: error: {error}", file=sys.stderr)
         return 1
@@ -74,6 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"| {' | '.join(f'{v:.4g}' if isinstance(v, float) else str(v) for v in astuple(row))} |")
     origin = provenance_of(threads)
     print(f"\n{provenance_line(origin)}\n")
+    if complaint := peak.complaint():
+        print(f"{complaint}\n")
     for row in rows:
         verdict = "met    " if row.ratio <= BAR else "NOT MET"
         print(f"{verdict} {row.cell} on {row.task}: wall time {row.ratio:.2f} x its steps, bar {BAR} x")
@@ -96,25 +99,25 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def study(cell: str, task: str, epochs: int, threads: int, rounds: int) -> Row:
+def study(cell: str, task: str, epochs: int, threads: int, rounds: int, peak: Peak) -> Row:
     """One population by `rnnbench run`, its step measured before and after."""
     print(f"{CELLS[cell]} on {task}, {epochs} epochs …", file=sys.stderr, flush=True)
-    before = step_seconds(cell, threads, rounds)
+    before = step_seconds(cell, threads, rounds, peak)
     with tempfile.TemporaryDirectory() as directory:
         wall_s = run(cell, task, epochs, threads, Path(directory))
         trained = [_epochs_of(path) for path in sorted(Path(directory).glob("runs/*/*/*/result.json"))]
-    step = (before + step_seconds(cell, threads, rounds)) / 2
+    step = (before + step_seconds(cell, threads, rounds, peak)) / 2
     steps = sum(trained) * int(music_of(task).rolls["train"].predicted.sum())
     return Row(
         task, CELLS[cell], epochs, len(trained), threads, wall_s, steps, steps / wall_s, step, wall_s / (steps * step)
     )
 
 
-def step_seconds(cell: str, threads: int, rounds: int) -> float:
+def step_seconds(cell: str, threads: int, rounds: int, peak: Peak) -> float:
     """Seconds per step and member, as `bench_training.py` has it at batch size 1, on ``threads``."""
     batch_size, steps = SHAPES[0]
     contender = ours(cell, batch_size, Synthetic([steps] * 40), MEMBERS, threads, all_cores())
-    measure([contender], steps, rounds, BLOCK_S, Peak())
+    measure([contender], steps, rounds, BLOCK_S, peak)
     return contender.median
 
 

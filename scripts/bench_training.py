@@ -149,9 +149,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(_markdown(results))
     print(f"\n{provenance_line(origin)}")
     print(f"peak of a core: {statistics.median(r.peak for r in results) * 2e-9:.0f} GFLOP/s\n")
+    if complaint := setting.peak.complaint():
+        print(f"{complaint}\n")
     judged = list(bars([result.row for result in results]))
     print("\n".join(str(bar) for bar in judged))
     if args.csv:
+        origin["core_share"] = setting.peak.core_share
         write(args.csv, results, {"provenance": origin, "bars": [asdict(bar) | {"met": bar.met} for bar in judged]})
     return 0
 

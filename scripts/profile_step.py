@@ -56,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"profile_step: error: {error}", file=sys.stderr)
             return 1
     print(provenance_line(provenance_of(threads=1)))
+    if complaint := peak.complaint():
+        print(complaint)
     return 0
 
 

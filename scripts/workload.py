@@ -36,6 +36,9 @@ NOTES_ON = 4 / 88
 
 NEVER = 10**9
 
+QUIET = 0.95
+"""The share of its core that a process has at least on a machine fit for measuring."""
+
 
 class Synthetic(Music):
     """Sequences of independent notes, in the form, and in the changing order, of the real ones."""
@@ -193,13 +196,31 @@ class Peak:
             self._function = ctypes.CDLL(str(path)).multiply_adds
         self._function.restype = ctypes.c_int64
         self._out = ctypes.c_float()
+        self._wall_s = self._cpu_s = 0.0
 
     def measure(self, repetitions: int = 4_000_000) -> float:
         """Multiply-adds per second, over some 12 ms."""
         arguments = (ctypes.c_int64(repetitions), ctypes.c_float(0.999), ctypes.c_float(1e-4), ctypes.byref(self._out))
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.thread_time()
         done = self._function(*arguments)
-        return float(done / (time.perf_counter() - start))
+        wall_s = time.perf_counter() - start
+        self._wall_s += wall_s
+        self._cpu_s += time.thread_time() - cpu
+        return float(done / wall_s)
+
+    @property
+    def core_share(self) -> float:
+        """How much of its core this process had in all measurements so far: 1 on a quiet machine."""
+        return self._cpu_s / self._wall_s
+
+    def complaint(self) -> str | None:
+        """What to say where other processes were running."""
+        if self.core_share >= QUIET:
+            return None
+        return (
+            f"warning: this process had {self.core_share:.0%} of its core; others were running, and neither ratios nor "
+            "shares of the peak count. Run again on a quiet machine."
+        )
 
 
 @contextmanager
