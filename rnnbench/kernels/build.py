@@ -7,6 +7,7 @@ Its name in the cache is a hash of the sources, the flags, and what the compiler
 import fcntl
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -52,15 +53,16 @@ def library(dtype: str, extra: Sequence[str] = ()) -> Path:
 
     Args:
         dtype: of the numbers.
-        extra: more flags, as for a profile or a sanitizer.
+        extra: more flags, the last to be given, as for a profile. Those in $RNNBENCH_KERNEL_FLAGS come before them:
+            a sanitizer's, or -mno-avx512f for narrower vectors.
 
     Raises:
         NoCompilerError: if it cannot be made.
     """
     compiler = find_compiler()
-    flags = [*FLAGS, f"-DNUMBER={NUMBERS[dtype]}", *extra]
-    tuned = next((f for f in ("-march=native", "-mcpu=native") if _macros(compiler, [f])), None)
-    flags += [tuned] if tuned else []
+    tuned = next(([f] for f in ("-march=native", "-mcpu=native") if _macros(compiler, [f])), [])
+    named = shlex.split(os.environ.get("RNNBENCH_KERNEL_FLAGS", ""))
+    flags = [*FLAGS, f"-DNUMBER={NUMBERS[dtype]}", *tuned, *named, *extra]
     digest = hashlib.sha256(_macros(compiler, flags) + repr(flags).encode())
     sources = sorted(SOURCES.iterdir())
     for source in sources:
