@@ -43,9 +43,7 @@ def adding(task_class: type[Adding] = Adding) -> Adding:
 
 
 def copy_memory() -> CopyMemory:
-    return CopyMemory(
-        length=5, updates_per_epoch=4, valid_size=20, test_size=20, data_seed=0, margin=0.5, solved=None
-    )
+    return CopyMemory(length=5, updates_per_epoch=4, valid_size=20, test_size=20, data_seed=0, margin=0.5, solved=None)
 
 
 def music() -> Music:
@@ -319,5 +317,3 @@ def test_members_share_an_engine_only_if_they_are_of_one_kind_and_size() -> None
     assert shared.of(size_six, task, CPU) is shared.of(again, task, CPU)
     assert shared.of(size_six, task, CPU) is not shared.of(seven, task, CPU)
     assert shared.of(size_six, task, CPU) is not shared.of(new_member(3, task, protocol("modern")), task, CPU)
-
-

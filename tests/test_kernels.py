@@ -147,7 +147,7 @@ class Problem:
 
     def compiled(self, library: Library, weight: float, threads: int) -> tuple[Array, Array, Array]:
         """The same by the kernels, with the losses once more as `Library.evaluate` has them."""
-        dtype = torch.float32 if library is open_library("float32") else torch.float64
+        dtype: torch.dtype = getattr(torch, library.dtype)
         task: Any = SimpleNamespace(loss=self.loss, output_size=self.member.model.readout.out_features)
         shape = shape_of(self.member.model, task)
         data, chosen = self.encoded(dtype)

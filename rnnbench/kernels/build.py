@@ -17,7 +17,9 @@ from pathlib import Path
 
 SOURCES = Path(__file__).parent / "native"
 FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fPIC", "-pthread")
-"""-ffast-math is not among them: it breaks the reduction of exp's argument."""
+FLAGS += ("-fvisibility=hidden",)
+"""-ffast-math is not among them: it breaks the reduction of exp's argument. Without the last flag two libraries in one
+process would share the tables of their templates, and so run each other's functions."""
 
 NUMBERS = {"float32": "float", "float64": "double"}
 
