@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test lint format clean
+.PHONY: help setup demo test sanitize lint format clean
 
 help:
 	@echo "make demo    train a GRU on the adding problem and show what to look at"
 	@echo "make test    the whole test suite"
+	@echo "make sanitize the tests of the kernels, these compiled with gcc's sanitizers"
 	@echo "make lint    ruff and mypy"
 	@echo "make setup   the virtual environment in $(VENV), which the others make when it is missing"
 
@@ -25,6 +26,9 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest
+
+sanitize: $(READY)
+	PYTHON=$(abspath $(BIN))/python bash tests/sanitize.sh
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -202,7 +202,7 @@ def test_a_number_that_is_not_finite_stops_both_engines_wherever_it_stands(
     """In each parameter in turn; of W, for an input that is on."""
     task, config = TASKS[task_name](), protocol("modern", f"train.dtype={dtype}", "train.batch_size=5")
     member = new_member(variant, task, config)
-    for name, p in member.model.named_parameters():
+    for name, _ in member.model.named_parameters():
         poisoned = new_member(variant, task, config)
         target = poisoned.model.get_parameter(name)
         with torch.no_grad():
@@ -294,9 +294,8 @@ def test_auto_takes_the_reference_where_it_must_and_says_so_once(
     task = adding()
     assert [chosen("auto", own_member(), task).name for _ in range(2)] == ["reference"] * 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line == (
-        "rnnbench: training without the compiled kernels, and so more slowly: OwnCell is not one of the cells of rnnbench"
-    )
+    reason = "OwnCell is not one of the cells of rnnbench"
+    assert line == f"rnnbench: training without the compiled kernels, and so more slowly: {reason}"
     assert chosen("auto", new_member(0, task, protocol("modern")), task).name == "compiled"
     assert capsys.readouterr().err == ""
 

@@ -16,8 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 SOURCES = Path(__file__).parent / "native"
-FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fPIC", "-pthread")
-FLAGS += ("-fvisibility=hidden",)
+FLAGS = (
+    *("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"),
+    *("-fPIC", "-pthread", "-fvisibility=hidden"),
+)
 """-ffast-math is not among them: it breaks the reduction of exp's argument. Without the last flag two libraries in one
 process would share the tables of their templates, and so run each other's functions."""
 
