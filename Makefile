@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test test-reference lint format clean
+.PHONY: help setup demo test test-reference sanitize lint format clean
 
 help:
 	@echo "make demo    train a GRU on the adding problem and show what to look at"
 	@echo "make test    the whole test suite"
 	@echo "make test-reference   what trains, once more without the compiled kernels"
+	@echo "make sanitize the tests of the kernels, these compiled with gcc's sanitizers"
 	@echo "make lint    ruff and mypy"
 	@echo "make setup   the virtual environment in $(VENV), which the others make when it is missing"
 
@@ -29,6 +30,8 @@ test: $(READY)
 
 test-reference: $(READY)
 	RNNBENCH_KERNEL=reference $(BIN)/python -m pytest tests/test_cli.py tests/test_resume.py tests/test_tensorboard.py tests/test_members.py tests/test_sweeper.py
+sanitize: $(READY)
+	PYTHON=$(abspath $(BIN))/python bash tests/sanitize.sh
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -7,6 +7,7 @@ Its name in the cache is a hash of the sources, the flags, and what the compiler
 import fcntl
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,8 +16,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 SOURCES = Path(__file__).parent / "native"
-FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fPIC", "-pthread")
-"""-ffast-math is not among them: it breaks the reduction of exp's argument."""
+FLAGS = (
+    *("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"),
+    *("-fPIC", "-pthread", "-fvisibility=hidden"),
+)
+"""-ffast-math is not among them: it breaks the reduction of exp's argument. Without the last flag two libraries in one
+process would share the tables of their templates, and so run each other's functions."""
 
 NUMBERS = {"float32": "float", "float64": "double"}
 
@@ -52,15 +57,16 @@ def library(dtype: str, extra: Sequence[str] = ()) -> Path:
 
     Args:
         dtype: of the numbers.
-        extra: more flags, as for a profile or a sanitizer.
+        extra: more flags, the last to be given, as for a profile. Those in $RNNBENCH_KERNEL_FLAGS come before them:
+            a sanitizer's, or -mno-avx512f for narrower vectors.
 
     Raises:
         NoCompilerError: if it cannot be made.
     """
     compiler = find_compiler()
-    flags = [*FLAGS, f"-DNUMBER={NUMBERS[dtype]}", *extra]
-    tuned = next((f for f in ("-march=native", "-mcpu=native") if _macros(compiler, [f])), None)
-    flags += [tuned] if tuned else []
+    tuned = next(([f] for f in ("-march=native", "-mcpu=native") if _macros(compiler, [f])), [])
+    named = shlex.split(os.environ.get("RNNBENCH_KERNEL_FLAGS", ""))
+    flags = [*FLAGS, f"-DNUMBER={NUMBERS[dtype]}", *tuned, *named, *extra]
     digest = hashlib.sha256(_macros(compiler, flags) + repr(flags).encode())
     sources = sorted(SOURCES.iterdir())
     for source in sources:

@@ -98,8 +98,8 @@ class Flat(ctypes.Structure):
 class Library:
     """The functions of one compiled library."""
 
-    def __init__(self, path: str) -> None:
-        """Load it.
+    def __init__(self, path: str, dtype: str = "float32") -> None:
+        """Load the one at ``path``, compiled for numbers of ``dtype``.
 
         Raises:
             NoCompilerError: if it cannot be loaded.
@@ -112,6 +112,7 @@ class Library:
         if found != INTERFACE:
             raise NoCompilerError(f"{path} has interface {found} instead of {INTERFACE}; delete it")
         self._c.rnnbench_train.restype = ctypes.c_int
+        self.dtype = dtype
         self.vector_bits = 8 * int(self._c.rnnbench_vector_bytes())
 
     def layout(self, shape: Shape) -> Layout:
@@ -227,4 +228,4 @@ def open_library(dtype: str, *extra: str) -> Library:
     Raises:
         NoCompilerError: if there is no way to have it.
     """
-    return Library(str(library(dtype, extra)))
+    return Library(str(library(dtype, extra)), dtype)

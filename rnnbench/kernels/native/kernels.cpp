@@ -172,6 +172,7 @@ static void gradient_of(const Shape &shape, const Data &data, const Flat &flat, 
   get(flat.place, flat.size, g, (T *)flat.a);
 }
 
+#pragma GCC visibility push(default)
 extern "C" {
 int rnnbench_interface() { return INTERFACE; }
 int rnnbench_vector_bytes() { return VECTOR_BYTES; }
@@ -204,3 +205,4 @@ void rnnbench_function(int which, int n, const NUMBER *x, NUMBER *y) {
   }
 }
 }
+#pragma GCC visibility pop

@@ -150,6 +150,7 @@ template <class T> static void transpose(const T *in, size_t ldi, int rows, int 
       Quad x = SHUFFLE(a[0], a[1], 0, 4, 1, 5), y = SHUFFLE(a[0], a[1], 2, 6, 3, 7);
       Quad z = SHUFFLE(a[2], a[3], 0, 4, 1, 5), w = SHUFFLE(a[2], a[3], 2, 6, 3, 7);
       Quad o[4] = {SHUFFLE(x, z, 0, 1, 4, 5), SHUFFLE(x, z, 2, 3, 6, 7), SHUFFLE(y, w, 0, 1, 4, 5), SHUFFLE(y, w, 2, 3, 6, 7)};
-      for (int i = 0; i < 4 && c + i < columns; i++) *(Quad *)(out + (size_t)(c + i) * ldo + r) = o[i];
+      const size_t wide = (lanes<T> % 4 == 0 || r + 4 <= (int)ldo ? 4 : 2) * sizeof(T);  // a row may end with half a Quad
+      for (int i = 0; i < 4 && c + i < columns; i++) memcpy(out + (size_t)(c + i) * ldo + r, &o[i], wide);
     }
 }

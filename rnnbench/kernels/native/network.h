@@ -63,28 +63,49 @@ struct Net : Layout {
 };
 
 // Memory that grows and is kept, one a thread; every piece starts at a cache line.
+// With -DSANITIZE (tests/sanitize.sh) a piece begins as NaNs, and what lies between two pieces must not be touched.
+#if defined(SANITIZE)
+#include <sanitizer/asan_interface.h>
+enum { GAP = 256 };
+#else
+enum { GAP = 0 };
+#define ASAN_POISON_MEMORY_REGION(p, n)
+#define ASAN_UNPOISON_MEMORY_REGION(p, n)
+#endif
 class Scratch {
   char *base = nullptr;
-  size_t capacity = 0, used = 0;
+  size_t capacity = 0, asked = 0, used = 0;
 
  public:
   Scratch() = default;
   Scratch(const Scratch &) = delete;
-  ~Scratch() { free(base); }
+  ~Scratch() { release(); }
   void reserve(size_t bytes) {
-    used = 0;
-    if (bytes <= capacity) return;
-    free(base);
-    capacity = (bytes + bytes / 4 + 4095) & ~(size_t)4095;
-    base = (char *)aligned_alloc(4096, capacity);
-    if (!base) { capacity = 0; throw std::bad_alloc(); }
-    memset(base, 0, capacity);
+    used = 0, asked = bytes + 64 * GAP;
+    if (asked > capacity) {
+      release();
+      capacity = (asked + asked / 4 + 4095) & ~(size_t)4095;
+      base = (char *)aligned_alloc(4096, capacity);
+      if (!base) { capacity = 0; throw std::bad_alloc(); }
+      memset(base, 0, capacity);
+    }
+    if (!GAP) return;
+    ASAN_UNPOISON_MEMORY_REGION(base, capacity);
+    memset(base, 0xff, capacity);
+    ASAN_POISON_MEMORY_REGION(base, capacity);
   }
   template <class X> X *take(size_t n) {
     X *p = (X *)(base + used);
-    used += (n * sizeof(X) + 63) & ~(size_t)63;
-    if (used > capacity) abort();  // a size was computed wrongly: a bug
+    ASAN_UNPOISON_MEMORY_REGION(p, n * sizeof(X));
+    used += ((n * sizeof(X) + 63) & ~(size_t)63) + GAP;
+    if (used > asked) abort();  // a size was computed wrongly: a bug
     return p;
+  }
+
+ private:
+  void release() {
+    ASAN_UNPOISON_MEMORY_REGION(base, capacity);
+    free(base);
   }
 };
 

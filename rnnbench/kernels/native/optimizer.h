@@ -67,7 +67,7 @@ template <class T> static void update(const Protocol &o, double lr_, int64_t t, 
     for (int64_t i = 0; i < n; i += L) {
       auto x = load(g + i) * scale, ms = load(a + i) * c0 + x * x * fresh;
       store(a + i, ms);
-      store(b + i, load(b + i) * c1 - lr * x / vmax(vsqrt(ms), splat(c2)));
+      store(b + i, load(b + i) * c1 - lr * x / vmax(splat(c2), vsqrt(ms)));
     }
     const T length = norm_of(b, n) / c3, shorten = length > 1 ? 1 / length : T(1);
     for (int64_t i = 0; i < n; i += L) store(p + i, load(p + i) + load(b + i) * shorten);

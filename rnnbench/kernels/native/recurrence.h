@@ -144,7 +144,7 @@ template <class T> void Tile<T>::backward(int t, size_t row) {
         store(dc + s * Hp + i, d_c * forget + d_i * pi + d_f * pf);
         gi += d_i * old, gf += d_f * old, go += d_o * c;
       }
-      if (net.peepholes) store(gV + i, gi), store(gV + Hp + i, gf), store(gV + 2 * Hp + i, go);
+      if (net.peepholes) store(gV + i, keep(gi, mask)), store(gV + Hp + i, keep(gf, mask)), store(gV + 2 * Hp + i, go);
     }
     if (t) multiply<T>(m, Hv, 4 * G, d, D, UT, Hp, nullptr, 0, dh, Hp);
   }

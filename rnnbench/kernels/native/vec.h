@@ -8,7 +8,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#if defined(__AVX2__)
+#if defined(__AVX__)
 #include <immintrin.h>
 #endif
 
@@ -59,6 +59,7 @@ INLINE vd splat(double a) { return a - (vd){}; }
 INLINE vf keep(vf v, vfi mask) { return (vf)((vfi)v & mask); }  // v where the mask is -1, else 0
 INLINE vd keep(vd v, vdi mask) { return (vd)((vdi)v & mask); }
 
+// Where one of the two is not a number, the second is returned: what may be so stands second, and is passed on.
 #if defined(__AVX512F__)  // one instruction instead of a comparison and a blend
 INLINE vf vmax(vf a, vf b) { return (vf)_mm512_max_ps((__m512)a, (__m512)b); }
 INLINE vf vmin(vf a, vf b) { return (vf)_mm512_min_ps((__m512)a, (__m512)b); }
@@ -113,17 +114,17 @@ INLINE void exp_parts(vf x, vf &scale, vf &p) {
 }
 INLINE vf exp_negative(vf x) {  // x <= 0
   vf scale, p;
-  exp_parts(vmax(x, splat(-87.f)), scale, p);
+  exp_parts(vmax(splat(-87.f), x), scale, p);
   return scale * p + scale;
 }
 INLINE vf sigmoid(vf x) {
   vf scale, p;
-  exp_parts(vmin(vmax(-x, splat(-87.f)), splat(88.f)), scale, p);
+  exp_parts(vmin(splat(88.f), vmax(splat(-87.f), -x)), scale, p);
   return 1.f / (scale * p + (scale + 1.f));
 }
 INLINE vf vtanh(vf x) {  // expm1(2x) / (expm1(2x) + 2), accurate near 0 too
   vf scale, p;
-  exp_parts(vmin(vmax(x + x, splat(-40.f)), splat(40.f)), scale, p);
+  exp_parts(vmin(splat(40.f), vmax(splat(-40.f), x + x)), scale, p);
   vf e = scale * p + (scale - 1.f);
   return e / (e + 2.f);
 }
