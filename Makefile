@@ -9,8 +9,8 @@ READY := $(VENV)/.ready
 help:
 	@echo "make demo    train a GRU on the adding problem and show what to look at"
 	@echo "make test    the whole test suite"
-	@echo "make test-reference   what trains, once more without the compiled kernels"
-	@echo "make sanitize the tests of the kernels, these compiled with gcc's sanitizers"
+	@echo "make test-reference   those of what trains once more, without the compiled kernels"
+	@echo "make sanitize         those of the kernels, compiled with gcc's sanitizers"
 	@echo "make lint    ruff and mypy"
 	@echo "make setup   the virtual environment in $(VENV), which the others make when it is missing"
 
@@ -30,6 +30,7 @@ test: $(READY)
 
 test-reference: $(READY)
 	RNNBENCH_KERNEL=reference $(BIN)/python -m pytest tests/test_cli.py tests/test_resume.py tests/test_tensorboard.py tests/test_members.py tests/test_sweeper.py
+
 sanitize: $(READY)
 	PYTHON=$(abspath $(BIN))/python bash tests/sanitize.sh
 

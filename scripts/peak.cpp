@@ -8,7 +8,7 @@ enum { SUMS = 12 };  // of 16
 #endif
 
 // n times SUMS multiply-adds of whole vectors; returns the number of multiply-adds of single numbers.
-extern "C" int64_t multiply_adds(int64_t n, float factor, float term, float *out) {
+extern "C" __attribute__((visibility("default"))) int64_t multiply_adds(int64_t n, float factor, float term, float *out) {
   const vf b = splat(factor), c = splat(term);
   vf sums[SUMS];
 #pragma GCC unroll 24

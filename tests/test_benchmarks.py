@@ -85,19 +85,3 @@ def test_the_study_benchmark_runs_a_population_by_the_command_line(data_dir: Pat
 def test_every_script_says_its_command_in_the_first_line_and_has_help(path: Path) -> None:
     assert f"scripts/{path.name}" in path.read_text(encoding="utf-8").splitlines()[0]
     assert _run(path.name, "--help").returncode == 0
-
-
-def test_jax_makes_the_same_update_as_the_reference() -> None:
-    pytest.importorskip("jax")
-    code = """
-import sys
-sys.path.insert(0, "scripts")
-from rivals import check_against_reference, find_jax
-from workload import CELLS, Synthetic, members_of
-find_jax()
-for cell in CELLS:
-    task = Synthetic([7] * 3)
-    check_against_reference(cell, members_of(cell, 3, 1)[0], task.dense(3)[0], task.training_batch(0, 0, 0, 3))
-"""
-    path = os.pathsep.join([str(ROOT), str(ROOT / "rnnbench" / "_plugins")])
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "PYTHONPATH": path}, check=True)

@@ -183,8 +183,7 @@ def test_the_cache_is_where_the_user_says(monkeypatch: pytest.MonkeyPatch) -> No
 
 # ------------------------------------------------------------ narrower vectors
 
-WIDTHS = {"AVX2": (256, "-mno-avx512f -mavx2 -mfma"), "AVX": (256, "-mno-avx512f -mno-avx2 -mavx"),
-          "SSE": (128, "-mno-avx512f -mno-avx2 -mno-avx")}  # fmt: skip
+WIDTHS = {"AVX2": (256, "-mno-avx512f -mavx2 -mfma"), "SSE": (128, "-mno-avx512f -mno-avx2 -mno-avx")}
 
 
 @pytest.fixture(params=WIDTHS)

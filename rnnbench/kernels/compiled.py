@@ -25,6 +25,8 @@ LOSSES = (BERNOULLI, CATEGORICAL, SQUARED_ERROR)
 OPTIMIZERS: dict[type[optim.Optimizer], int] = {optim.RMSProp: 0, optim.LibrnnRMSProp: 1, optim.Adam: 2}
 """In the order of the kinds in `native/`. Exactly these classes: one derived from them computes something else."""
 
+MOST_INPUTS = 1 << 16
+
 OPERATIONS_AT_ONCE = 2e10
 """Multiplications and additions after which a call returns: some tenths of a second, for Ctrl-C, checkpoints and other
 members not to wait longer."""
@@ -38,6 +40,8 @@ def obstacle(cell: nn.Module, task: Task, device: torch.device) -> str | None:
         return f"{type(cell).__qualname__} is not one of the cells of rnnbench"
     if task.loss not in LOSSES or (task.loss is BERNOULLI) != _has_rolls(task):
         return f"{type(task).__qualname__} has a loss or a form of data that they do not know"
+    if task.input_size >= MOST_INPUTS:
+        return f"{task.input_size} inputs are more than the {MOST_INPUTS - 1} that they can number"
     if any(not p.requires_grad for p in cell.parameters()):
         return f"{type(cell).__qualname__} has parameters that are not trained"
     return None

@@ -158,13 +158,14 @@ class Library:
             _pointer(norms),
             ctypes.c_int(threads),
         )
+        _check_memory(done)
         return int(done), losses, norms
 
     def evaluate(self, shape: Shape, data: Data, flat: Flat, order: Sequence[np.ndarray], sequences: int) -> np.ndarray:
         """The loss of each of ``sequences`` sequences, summed over its rows, without any change."""
         batches, chosen = _joined(order)
         losses = np.zeros(sequences)
-        self._c.rnnbench_evaluate(
+        status = self._c.rnnbench_evaluate(
             ctypes.byref(shape),
             ctypes.byref(data),
             ctypes.byref(flat),
@@ -173,6 +174,7 @@ class Library:
             _pointer(chosen),
             _pointer(losses),
         )
+        _check_memory(status)
         return losses
 
     def gradient(
@@ -181,7 +183,7 @@ class Library:
         """Puts the gradient of a batch's loss times ``weight`` into ``flat.a``; returns the losses of its sequences."""
         chosen = np.ascontiguousarray(batch, dtype=np.int32)
         losses = np.zeros(sequences)
-        self._c.rnnbench_gradient(
+        status = self._c.rnnbench_gradient(
             ctypes.byref(shape),
             ctypes.byref(data),
             ctypes.byref(flat),
@@ -191,6 +193,7 @@ class Library:
             _pointer(losses),
             ctypes.c_int(threads),
         )
+        _check_memory(status)
         return losses
 
     def normals(self, key: int, index: int, out: np.ndarray) -> None:
@@ -215,6 +218,11 @@ class Library:
 def _joined(order: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     ends = np.cumsum([0, *map(len, order)], dtype=np.int64)
     return ends, np.ascontiguousarray(np.concatenate(order), dtype=np.int32)
+
+
+def _check_memory(status: int) -> None:
+    if status < 0:
+        raise MemoryError("there is not enough memory for the activations of a batch: make it or its sequences smaller")
 
 
 def _pointer(array: np.ndarray) -> ctypes.c_void_p:

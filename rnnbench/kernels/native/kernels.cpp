@@ -57,18 +57,24 @@ static void gradient(const Net &net, const Data &data, const T *p, T *g, const B
   static thread_local std::vector<Scratch> scratches;
   const int tiles = batch.tiles(), extra = threads < tiles ? threads - 1 : tiles - 1;
   std::atomic<int> next{0};
+  std::atomic<bool> no_memory{false};
   if ((int)scratches.size() < extra + 1) scratches = std::vector<Scratch>(extra + 1);
   auto work = [&](Scratch *scratch) {
-    for (int tile; (tile = next++) < tiles;) {
+    for (int tile; (tile = next++) < tiles && !no_memory;) {
       T *of_tile = tile ? partial + (tile - 1) * net.total : g;
       memset(of_tile, 0, net.total * sizeof(T));
-      run_tile<T>(net, data, p, of_tile, batch, tile, weight, loss, *scratch);
+      try {
+        run_tile<T>(net, data, p, of_tile, batch, tile, weight, loss, *scratch);
+      } catch (const std::bad_alloc &) {
+        no_memory = true;  // an exception must not leave a thread
+      }
     }
   };
   std::vector<std::thread> pool;
   for (int i = 0; i < extra; i++) pool.emplace_back(work, &scratches[i + 1]);
   work(&scratches[0]);
   for (auto &thread : pool) thread.join();
+  if (no_memory) throw std::bad_alloc();
   for (int tile = 1; tile < tiles; tile++)
     for (int64_t i = 0; i < net.total; i += lanes<T>) store(g + i, load(g + i) + load(partial + (tile - 1) * net.total + i));
 }
@@ -173,6 +179,12 @@ static void gradient_of(const Shape &shape, const Data &data, const Flat &flat, 
 }
 
 #pragma GCC visibility push(default)
+#define NO_MEMORY_IS_MINUS_ONE(...) \
+  try {                             \
+    __VA_ARGS__;                    \
+  } catch (const std::bad_alloc &) { \
+    return -1;                      \
+  }
 extern "C" {
 int rnnbench_interface() { return INTERFACE; }
 int rnnbench_vector_bytes() { return VECTOR_BYTES; }
@@ -185,15 +197,15 @@ void rnnbench_phases(double *seconds) {  // since the last call, by one thread; 
 void rnnbench_layout(const Shape *shape, Layout *out) { *out = Net::of<NUMBER>(*shape); }
 int rnnbench_train(const Shape *shape, const Protocol *protocol, const Data *data, const Flat *flat, double lr, int64_t first, int count,
                    const int64_t *batches, const int32_t *order, const int64_t *scored_rows, double *losses, double *norms, int threads) {
-  return train<NUMBER>(*shape, *protocol, *data, *flat, lr, first, count, batches, order, scored_rows, losses, norms, threads);
+  NO_MEMORY_IS_MINUS_ONE(return train<NUMBER>(*shape, *protocol, *data, *flat, lr, first, count, batches, order, scored_rows, losses, norms, threads))
 }
-void rnnbench_evaluate(const Shape *shape, const Data *data, const Flat *flat, int count, const int64_t *batches, const int32_t *order,
+int rnnbench_evaluate(const Shape *shape, const Data *data, const Flat *flat, int count, const int64_t *batches, const int32_t *order,
                        double *losses) {
-  evaluate<NUMBER>(*shape, *data, *flat, count, batches, order, losses);
+  NO_MEMORY_IS_MINUS_ONE(evaluate<NUMBER>(*shape, *data, *flat, count, batches, order, losses); return 0)
 }
-void rnnbench_gradient(const Shape *shape, const Data *data, const Flat *flat, int n, const int32_t *order, double weight, double *losses,
+int rnnbench_gradient(const Shape *shape, const Data *data, const Flat *flat, int n, const int32_t *order, double weight, double *losses,
                        int threads) {
-  gradient_of<NUMBER>(*shape, *data, *flat, n, order, weight, losses, threads);
+  NO_MEMORY_IS_MINUS_ONE(gradient_of<NUMBER>(*shape, *data, *flat, n, order, weight, losses, threads); return 0)
 }
 void rnnbench_normals(uint64_t key, uint64_t index, int blocks, NUMBER *out) {
   for (int i = 0; i < blocks; i++) normals(key, index, i, out + i * NORMALS);
