@@ -12,7 +12,7 @@ template <class T> void Tile<T>::forward(int t, int t0, int64_t base) {
   T *ht = h + row * Hp, *a = act + row * A;
   const bool started = t > 0;  // before the first step the state is zero
   if (net.cell == TANH) {
-    if (started) multiply<T>(m, Hv, H, h0, Hp, U, J, ht, Hp, ht, Hp);
+    if (started) multiply<T>(m, Hv, H, h0, Hp, U, J, ht, Hp, ht, Hp, t % 2);
     for (size_t i = 0; i < m * Hp; i += L) store(ht + i, vtanh(load(ht + i)));
   } else if (net.cell == GRU) {
     // r first: the products for z and h_tilde hide the latency of the sigmoids
@@ -89,7 +89,7 @@ template <class T> void Tile<T>::backward(int t, size_t row) {
       V y = load(ht + i);
       store(d + i, (load(dh + i) + load(gh + i)) * (T(1) - y * y));
     }
-    if (t) multiply<T>(m, Hv, H, d, D, UT, Hp, nullptr, 0, dh, Hp);
+    if (t) multiply<T>(m, Hv, H, d, D, UT, Hp, nullptr, 0, dh, Hp, t % 2);
   } else if (net.cell == GRU) {
     T *r_h = rh + row * Hp;
     for (int s = 0; s < m; s++)
