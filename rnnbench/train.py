@@ -271,6 +271,8 @@ def draw_noise(member: Member) -> Tensor:
 def clip(grad: Tensor, limit: float | None) -> float:
     """Rescale ``grad`` (P,) in place to the norm ``limit`` where it is longer; returns its norm before."""
     norm = float(torch.linalg.vector_norm(grad))
+    if math.isinf(norm):  # of float32 numbers the squares may be too large for float32
+        norm = float(torch.linalg.vector_norm(grad, dtype=torch.float64))
     if limit is not None and norm > limit:
         grad.mul_(limit / norm)
     return norm

@@ -135,7 +135,7 @@ static int train(const Shape &shape, const Protocol &protocol, const Data &data,
     double sum = 0;
     for (int q : batch.sequences) sum += loss[q], batch.row += data.length[q];
     clock = Clock();
-    const T norm = norm_of(g, net.total);
+    const double norm = norm_of(g, net.total);
     losses[done] = sum / scored_rows[done], norms[done] = norm;
     if (!std::isfinite(losses[done]) || !std::isfinite(norm)) break;
     update<T>(protocol, lr, first + done + 1, norm, net.total, p, g, a, b);

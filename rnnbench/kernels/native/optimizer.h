@@ -40,21 +40,26 @@ template <class T> static void add_noise(const Net &net, const Protocol &protoco
   memcpy(out + net.b, p + net.b, (net.total - net.b) * sizeof(T));
 }
 
-template <class T> static T norm_of(const T *g, int64_t n) {
+template <class T> static double norm_of(const T *g, int64_t n) {
   constexpr int L = lanes<T>;
   typename Simd<T>::V s[4] = {};
   int64_t i = 0;
   for (; i + 4 * L <= n; i += 4 * L)
     UNROLL for (int j = 0; j < 4; j++) s[j] += load(g + i + j * L) * load(g + i + j * L);
   for (; i < n; i += L) s[0] += load(g + i) * load(g + i);
-  return std::sqrt(sum_lanes<T>((s[0] + s[1]) + (s[2] + s[3])));
+  double squares = sum_lanes<T>((s[0] + s[1]) + (s[2] + s[3]));
+  if (std::isinf(squares)) {  // of float numbers the squares may be too large for float
+    squares = 0;
+    for (i = 0; i < n; i++) squares += (double)g[i] * g[i];
+  }
+  return std::sqrt(squares);
 }
 
 // p, g and the optimiser's accumulators a and b: [n]; t counts updates from 1; norm is that of g.
-template <class T> static void update(const Protocol &o, double lr_, int64_t t, T norm, int64_t n, T *p, T *g, T *a, T *b) {
+template <class T> static void update(const Protocol &o, double lr_, int64_t t, double norm, int64_t n, T *p, T *g, T *a, T *b) {
   constexpr int L = lanes<T>;
-  const T scale = norm > T(o.clip) ? T(o.clip) / norm : T(1), lr = lr_;
-  const T c0 = o.constants[0], c1 = o.constants[1], c2 = o.constants[2], c3 = o.constants[3];
+  const T scale = norm > o.clip ? o.clip / norm : 1, lr = lr_;
+  const T c0 = o.constants[0], c1 = o.constants[1], c2 = o.constants[2];
   if (o.optimizer == RMSPROP) {
     const T fresh = 1 - o.constants[0];
     for (int64_t i = 0; i < n; i += L) {
@@ -69,7 +74,7 @@ template <class T> static void update(const Protocol &o, double lr_, int64_t t, 
       store(a + i, ms);
       store(b + i, load(b + i) * c1 - lr * x / vmax(splat(c2), vsqrt(ms)));
     }
-    const T length = norm_of(b, n) / c3, shorten = length > 1 ? 1 / length : T(1);
+    const T length = norm_of(b, n) / o.constants[3], shorten = length > 1 ? 1 / length : T(1);
     for (int64_t i = 0; i < n; i += L) store(p + i, load(p + i) + load(b + i) * shorten);
   } else {
     const T fresh1 = 1 - o.constants[0], fresh2 = 1 - o.constants[1];
