@@ -25,6 +25,7 @@ import csv
 import json
 import statistics
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass, field, fields
 from io import StringIO
@@ -244,6 +245,10 @@ def _others(cell: str, batch_size: int, task: Synthetic, with_jax: bool) -> Iter
         yield Contender("jax", MEMBERS, 1, Jax(cell, members, batches).run)
 
 
+PAUSE_S = 0.05
+"""After every block: threads of a library (jax's) that spin when their work is done must not do so in another's."""
+
+
 def measure(contenders: Sequence[Contender], steps: int, rounds: int, block_s: float, peak: Peak) -> float:
     """Blocks by turns, ``rounds`` of each; returns the median of the core's peak in multiply-adds per second."""
     for c in contenders:
@@ -256,6 +261,7 @@ def measure(contenders: Sequence[Contender], steps: int, rounds: int, block_s: f
         rates.append(peak.measure())
         for c in contenders:
             taken, updates = seconds(c.run, c.turns)
+            time.sleep(PAUSE_S)
             c.times.append(taken / (updates * steps * c.members))
     return statistics.median(rates)
 
