@@ -235,6 +235,27 @@ def test_a_run_that_diverges_does_so_at_the_same_update_with_the_same_weights(va
 # ------------------------------------------------------------ when the kernels step aside
 
 
+@pytest.mark.parametrize("engine_name", ["reference", "compiled"])
+def test_a_gradient_whose_squares_are_too_large_for_float32_is_clipped_as_any_other(engine_name: str) -> None:
+    """The norm is taken anew in float64; θ moves by what a gradient of norm 1 moves it."""
+    task = music()
+    norms, steps = [], []
+    for scale in (1.0, 1e12):  # of the read-out's weights, and so of the gradient of the cell's
+        member = new_member(2, task, protocol("chung2014", "train.weight_noise=0", "train.lr=1e-3"))
+        with torch.no_grad():
+            member.model.readout.weight.mul_(scale * 1e15)
+        before = member.theta.clone()
+        engine = Reference() if engine_name == "reference" else compiled(member, task)
+        ((_, norm),) = engine.advance(member, task, 1)
+        norms.append(norm)
+        steps.append((member.theta - before)[: member.noisy_size].abs().max().item())
+    assert norms[0] > 1e12
+    assert norms[1] > 2e19, "its square is no float32"
+    assert np.isfinite(norms[1])
+    assert norms[1] / norms[0] == pytest.approx(1e12, rel=1e-3)
+    assert 0 < steps[1] == pytest.approx(steps[0], rel=1e-3)
+
+
 class OwnCell(nn.GRUCell):
     """Not of the project."""
 
