@@ -73,7 +73,7 @@ class Compiled:
         Args:
             member: one of those to train.
             task: what they train on.
-            threads: how many share the tiles (of 16 sequences) of one batch. No result depends on it.
+            threads: how many share the tiles (of 8 sequences) of one batch. No result depends on it.
             one_by_one: return after every update.
 
         Raises:

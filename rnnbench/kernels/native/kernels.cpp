@@ -12,7 +12,7 @@
 #include "readout.h"
 #include "recurrence.h"
 
-enum { TILE = 16, INTERFACE = 1 };  // sequences of a batch that go through the network together
+enum { TILE = 8, INTERFACE = 1 };  // sequences of a batch that go through the network together
 
 // The sequences of a batch, longest first; equal ones stay in order.
 static void sort_by_length(const int32_t *sequences, int n, const int32_t *length, int32_t *sorted) {
