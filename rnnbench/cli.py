@@ -12,7 +12,7 @@ PROGRAM = "rnnbench"
 COMMANDS = {
     "run": ("rnnbench.commands.run", "train a cell on a task, or a sweep with -m"),
     "table": ("rnnbench.commands.table", "collect runs into comparison tables"),
-    "list": ("rnnbench.commands.list", "cells, tasks and protocols, with parameter counts"),
+    "list": ("rnnbench.commands.list", "cells, tasks, protocols and searches, with parameter counts"),
     "data": ("rnnbench.commands.data", "which music files are here, verified or not; fetch them"),
 }
 """Name -> module with a ``main(argv) -> exit status``, and what it does in a line."""

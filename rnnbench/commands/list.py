@@ -1,4 +1,4 @@
-"""``rnnbench list``: the cells, tasks and protocols there are, with parameter counts."""
+"""``rnnbench list``: the cells, tasks, protocols and searches there are, with parameter counts."""
 
 import argparse
 import sys
@@ -8,9 +8,11 @@ from pathlib import Path
 
 def main(argv: Sequence[str]) -> int:
     """Print the lists; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="rnnbench list", description="Cells, tasks and protocols, a line each.")
+    parser = argparse.ArgumentParser(
+        prog="rnnbench list", description="Cells, tasks, protocols, searches, a line each."
+    )
     parser.add_argument(
-        "--config-dir", type=Path, metavar="DIR", help="your own configs, in cell/, task/ and train/ below it"
+        "--config-dir", type=Path, metavar="DIR", help="your own configs, in cell/, task/, train/ and search/ below it"
     )
     parser.add_argument(
         "--inputs", type=int, default=88, metavar="I", help="inputs for which parameters are counted (88, music's)"
@@ -28,7 +30,8 @@ def main(argv: Sequence[str]) -> int:
         units, parameters = _size(name, args.config_dir, args.inputs)
         print(f"  {name:<34} {units:>5}  {parameters}")
         print(f"      {describe(path)}")
-    for group, title in (("task", "tasks (task=...)"), ("train", "protocols (train=...)")):
+    titles = {"task": "tasks (task=...)", "train": "protocols (train=...)", "search": "searches (search=...)"}
+    for group, title in titles.items():
         print(f"\n{title}")
         for name, path in options_of(group, args.config_dir).items():
             print(f"  {name:<13} {describe(path)}")
