@@ -64,10 +64,12 @@ def library(dtype: str, extra: Sequence[str] = ()) -> Path:
         NoCompilerError: if it cannot be made.
     """
     compiler = find_compiler()
-    tuned = next(([f] for f in ("-march=native", "-mcpu=native") if _macros(compiler, [f])), [])
     named = shlex.split(os.environ.get("RNNBENCH_KERNEL_FLAGS", ""))
-    flags = [*FLAGS, f"-DNUMBER={NUMBERS[dtype]}", *tuned, *named, *extra]
-    digest = hashlib.sha256(_macros(compiler, flags) + repr(flags).encode())
+    for tuned in (["-march=native"], ["-mcpu=native"], []):  # x86, Arm, neither
+        flags = [*FLAGS, f"-DNUMBER={NUMBERS[dtype]}", *tuned, *named, *extra]
+        if macros := _macros(compiler, flags):
+            break
+    digest = hashlib.sha256(macros + repr(flags).encode())
     sources = sorted(SOURCES.iterdir())
     for source in sources:
         digest.update(source.name.encode() + source.read_bytes())

@@ -17,7 +17,7 @@ from rnnbench.cells import CuDNNGRUCell, GRUCell, LSTMCell, TanhCell
 from rnnbench.kernels.library import Data, Flat, Library, Protocol, Shape, open_library
 from rnnbench.model import Model, count_parameters
 from rnnbench.seeding import noise_key
-from rnnbench.tasks.base import BERNOULLI, CATEGORICAL, SQUARED_ERROR, Batch, Loss, Rolls, Split, Task
+from rnnbench.tasks.base import BERNOULLI, CATEGORICAL, SQUARED_ERROR, Batch, Loss, Rolls, RollTask, Split, Task
 from rnnbench.train import DivergedError, Member, Metrics, learning_rate
 
 CELLS: dict[type[nn.Module], int] = {TanhCell: 0, LSTMCell: 1, GRUCell: 2, CuDNNGRUCell: 3}
@@ -38,17 +38,13 @@ def obstacle(cell: nn.Module, task: Task, device: torch.device) -> str | None:
         return f"the kernels are for the CPU, not for {device.type}"
     if type(cell) not in CELLS:
         return f"{type(cell).__qualname__} is not one of the cells of rnnbench"
-    if task.loss not in LOSSES or (task.loss is BERNOULLI) != _has_rolls(task):
+    if task.loss not in LOSSES or (task.loss is BERNOULLI) != isinstance(task, RollTask):
         return f"{type(task).__qualname__} has a loss or a form of data that they do not know"
     if task.input_size >= MOST_INPUTS:
         return f"{task.input_size} inputs are more than the {MOST_INPUTS - 1} that they can number"
     if any(not p.requires_grad for p in cell.parameters()):
         return f"{type(cell).__qualname__} has parameters that are not trained"
     return None
-
-
-def _has_rolls(task: Task) -> bool:
-    return type(task).rolls_of is not Task.rolls_of
 
 
 @dataclass(frozen=True)
@@ -93,7 +89,7 @@ class Compiled:
     def advance(self, member: Member, task: Task, most: int) -> Iterator[tuple[float, float]]:
         """See `train.Engine.advance`."""
         progress = member.progress
-        if _has_rolls(task):
+        if isinstance(task, RollTask):
             data, order, scored = self._rolls_of_epoch(member, task, most)
         else:
             data, order, scored = self._drawn(member, task, most)
@@ -112,13 +108,13 @@ class Compiled:
         if done < len(order):
             raise DivergedError
 
-    def _rolls_of_epoch(self, member: Member, task: Task, most: int) -> tuple[Data, Sequence[np.ndarray], np.ndarray]:
+    def _rolls_of_epoch(
+        self, member: Member, task: RollTask, most: int
+    ) -> tuple[Data, Sequence[np.ndarray], np.ndarray]:
         progress = member.progress
         with self._lock:
             if self._training is None:
-                rolls = task.rolls_of("train")
-                assert rolls is not None
-                self._training = encode_rolls(rolls)
+                self._training = encode_rolls(task.rolls_of("train"))
         batches = task.training_order(member.seed, progress.epoch, member.protocol.batch_size)
         rest = batches[progress.update_in_epoch : progress.update_in_epoch + most]
         lengths = self._training.arrays["length"]
@@ -151,10 +147,9 @@ class Compiled:
         return metrics
 
     def _encode(self, task: Task, split: Split) -> Encoded:
-        rolls = task.rolls_of(split)
-        if rolls is None:
+        if not isinstance(task, RollTask):
             return encode_batches(list(task.evaluation_batches(split)), task.loss, self.dtype)
-        data = encode_rolls(rolls)
+        data = encode_rolls(task.rolls_of(split))
         return Encoded(data, task.evaluation_order(split), data.arrays["length"])
 
     def _flat(self, member: Member) -> Flat:

@@ -158,19 +158,23 @@ class Task(ABC):
         for index in range(start, self.updates_in_epoch(batch_size)):
             yield self.training_batch(seed, epoch, index, batch_size)
 
-    def rolls_of(self, split: Split) -> Rolls | None:
-        """The sequences of a split where they are 0/1 frames, which the compiled step reads as they are."""
-        return None
-
-    def training_order(self, seed: int, epoch: int, batch_size: int) -> list[np.ndarray]:
-        """Where there are rolls: the sequences of each training batch of ``epoch``."""
-        raise NotImplementedError
-
-    def evaluation_order(self, split: Split) -> list[np.ndarray]:
-        """Where there are rolls: the sequences of each evaluation batch."""
-        raise NotImplementedError
-
     def succeeds(self, metrics: dict[str, float], split: Split) -> bool:
         """Whether the trivial baseline is beaten by the margin."""
         baseline = next(iter(self.baselines(split).values()))
         return metrics[self.metric] <= (1.0 - self.margin) * baseline[self.metric]
+
+
+class RollTask(Task):
+    """A task whose sequences are 0/1 frames, which the compiled step reads as they are."""
+
+    @abstractmethod
+    def rolls_of(self, split: Split) -> Rolls:
+        """The sequences of a split."""
+
+    @abstractmethod
+    def training_order(self, seed: int, epoch: int, batch_size: int) -> list[np.ndarray]:
+        """The sequences of each training batch of ``epoch``."""
+
+    @abstractmethod
+    def evaluation_order(self, split: Split) -> list[np.ndarray]:
+        """The sequences of each evaluation batch."""

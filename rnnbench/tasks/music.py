@@ -12,7 +12,7 @@ from torch import Tensor
 from rnnbench.errors import check_choice, check_whole
 from rnnbench.seeding import stream
 from rnnbench.tasks import store
-from rnnbench.tasks.base import BERNOULLI, SPLITS, Batch, Loss, Split, Task
+from rnnbench.tasks.base import BERNOULLI, SPLITS, Batch, Loss, RollTask, Split
 
 EVALUATION_BATCH = 64
 """Sequences of similar length in a batch of an evaluation; packed rows make this free of any effect on a loss."""
@@ -47,7 +47,7 @@ class Rolls:
         )
 
 
-class Music(Task):
+class Music(RollTask):
     """Predict frame t + 1 of a piano roll from the frames up to t.
 
     One example, five of the 88 notes over six frames, ``#`` a note that is on::
@@ -108,12 +108,12 @@ class Music(Task):
         return self.rolls["train"].batch(self.training_order(seed, epoch, batch_size)[index])
 
     def rolls_of(self, split: Split) -> Rolls:
-        """See `Task.rolls_of`."""
+        """See `RollTask.rolls_of`."""
         return self.rolls[split]
 
     @functools.lru_cache(maxsize=64)  # noqa: B019 - a task lives as long as its run; members may be at other epochs
     def training_order(self, seed: int, epoch: int, batch_size: int) -> list[np.ndarray]:
-        """See `Task.training_order`."""
+        """See `RollTask.training_order`."""
         generator = stream(seed, "order", epoch)
         predicted = self.rolls["train"].predicted
         shuffled = generator.permutation(len(predicted))
@@ -132,7 +132,7 @@ class Music(Task):
             yield self.rolls[split].batch(chosen)
 
     def evaluation_order(self, split: Split) -> list[np.ndarray]:
-        """See `Task.evaluation_order`."""
+        """See `RollTask.evaluation_order`."""
         return _cut(np.argsort(-self.rolls[split].predicted, kind="stable"), EVALUATION_BATCH)
 
     @functools.cached_property
