@@ -4,13 +4,15 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 PROGRAM = "rnnbench"
 
 COMMANDS = {
     "run": ("rnnbench.commands.run", "train a cell on a task, or a sweep with -m"),
+    "status": ("rnnbench.commands.status", "which runs are done, running, interrupted or in error, and how far"),
+    "clean": ("rnnbench.commands.clean", "remove what is in error or superseded, after showing it"),
     "table": ("rnnbench.commands.table", "collect runs into comparison tables"),
     "list": ("rnnbench.commands.list", "cells, tasks, protocols and searches, with parameter counts"),
     "data": ("rnnbench.commands.data", "which music files are here, verified or not; fetch them"),
@@ -54,15 +56,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(name: str, args: list[str]) -> int:
-    from rnnbench.errors import UserError, did_you_mean
+    from rnnbench.errors import did_you_mean
 
     if name not in COMMANDS:
         print(
             f"{PROGRAM}: {name}: there is no such command.{did_you_mean(name, COMMANDS)}\n\n{usage()}", file=sys.stderr
         )
         return 2
+    main_of = importlib.import_module(COMMANDS[name][0]).main
+    return told(lambda: main_of(args))
+
+
+def told(command: Callable[[], int]) -> int:
+    """The exit status of ``command``; an error of the user's, Ctrl-C and the like are told in a line."""
+    from rnnbench.errors import UserError
+
     try:
-        status: int = importlib.import_module(COMMANDS[name][0]).main(args)
+        return command()
     except UserError as error:
         print(f"{PROGRAM}: error: {error}", file=sys.stderr)
         return 1
@@ -75,7 +85,6 @@ def _dispatch(name: str, args: list[str]) -> int:
     except OSError as error:
         print(f"{PROGRAM}: error: {error.filename}: {error.strerror}", file=sys.stderr)
         return 1
-    return status
 
 
 def _complete(args: list[str]) -> int:

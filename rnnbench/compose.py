@@ -6,8 +6,9 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
@@ -15,11 +16,25 @@ from omegaconf.errors import OmegaConfBaseException
 from rnnbench.config import RunConfig, flatten
 from rnnbench.errors import UserError, did_you_mean
 from rnnbench.members import Member, check_distinct, from_hydra, key_of
+from rnnbench.outcome import Outcome, RunsFailedError
 
 GROUPS = ("cell", "task", "train", "search", "experiment")
 
 Failure = tuple[str, Exception]
 """The overrides of a run, and what it failed with."""
+
+
+class Asked(NamedTuple):
+    """What a job is to do."""
+
+    members: list[Member]
+    """The runs that train together."""
+    failures: list[Failure]
+    """What could not be composed, and why."""
+    dry_run: bool
+    """Whether only to tell what would be run."""
+    swept: bool
+    """Whether the sweeper tells how it ends."""
 
 
 def config_dir() -> Path:
@@ -47,13 +62,13 @@ def defaults_of_a_run() -> dict[str, object]:
     """The keys of `configs/config.yaml`, without the groups."""
     content = OmegaConf.to_container(OmegaConf.load(config_dir() / "config.yaml"), resolve=False)
     assert isinstance(content, dict)
-    kept = {str(key): value for key, value in content.items() if key not in ("defaults", "hydra", "members")}
+    kept = {str(key): value for key, value in content.items() if key not in ("defaults", "hydra", "members", "dry_run")}
     return {**kept, "data_dir": None, "kernel": "auto"}
 
 
 def known_keys(args: Sequence[str] = (), extra: Path | None = None) -> list[str]:
     """The dotted keys of what the overrides ``args`` choose; of all cells, tasks and protocols by default."""
-    keys = {*defaults_of_a_run(), "members"}
+    keys = {*defaults_of_a_run(), "members", "dry_run"}
     for group in GROUPS[:4]:
         options = options_of(group, extra)
         chosen = [value for arg in args if arg.startswith(f"{group}=") for value in arg.partition("=")[2].split(",")]
@@ -114,16 +129,22 @@ def compose_population(*overrides: str, extra: Path | None = None) -> list[RunCo
     choices = dict(cfg.hydra.runtime.choices)
     with open_dict(cfg):
         del cfg["hydra"]
-    members, failures = _members(cfg, choices, overrides, extra)
+    members, failures = members_of(cfg, choices, overrides, extra)
     if failures:
         raise failures[0][1]
-    return [config for _, config in members]
+    return [member.config for member in members]
 
 
-def _members(
+def members_of(
     cfg: DictConfig, choices: Mapping[str, str | None], overrides: Sequence[str], extra: Path | None
 ) -> tuple[list[Member], list[Failure]]:
     """The runs of one job; a bad entry of ``members`` is a failure, and does not keep the others from running.
+
+    Args:
+        cfg: what was composed, without the node ``hydra``.
+        choices: which option of each group was chosen.
+        overrides: as given on the command line.
+        extra: the user's own config directory.
 
     Raises:
         UserError: if ``members`` is no list of lists of overrides, or two members are the same run.
@@ -131,14 +152,17 @@ def _members(
     cfg = copy.deepcopy(cfg)
     with open_dict(cfg):
         listed = _listed(cfg.pop("members"))
-    shared = [override for override in overrides if key_of(override) != "members"]
+        cfg.pop("dry_run", None)
+    shared = [override for override in overrides if key_of(override) not in ("members", "dry_run")]
     members: list[Member] = []
     failures: list[Failure] = []
     for own in listed:
         try:
-            members += from_hydra(_overridden(cfg, own, shared, extra), choices, [*shared, *own])
+            found = from_hydra(_overridden(cfg, own, shared, extra), choices, [*shared, *own])
         except UserError as error:
             failures.append((" ".join([*shared, *own]), error))
+        else:
+            members += [replace(member, own=[*own, *member.own]) for member in found]
     check_distinct(members)
     return members, failures
 
@@ -169,57 +193,58 @@ def _overridden(cfg: DictConfig, own: list[str], shared: Sequence[str], extra: P
                 raise UserError(f"members: {line}: a member cannot choose from a group; choose for the whole job.")
             if override.is_sweep_override() or override.get_key_element() != key:
                 raise UserError(f"members: {line}: must be key=value, with a key that is there and one value.")
-            OmegaConf.update(cfg, key, override.value())
+            OmegaConf.update(cfg, key, override.value(), force_add=key == "search.index")
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(f"members: {explain(error, [*shared, *own], extra)}") from error
     return cfg
 
 
-def hydra_run(
-    job: Callable[[list[RunConfig]], Sequence[Mapping[str, Any]]],
-    tell: Callable[[Failure], None],
-    args: Sequence[str],
-    failures: list[Failure],
-) -> None:
-    """Let Hydra read ``args`` and call ``job`` with the configs of each of its jobs, which train together.
+def together(shared: Sequence[str], owns: Sequence[Sequence[str]]) -> list[str]:
+    """The overrides of a job: what its runs share, and the list of what each has of its own."""
+    from hydra.core.override_parser.types import Quote, QuotedString
 
-    ``job`` returns the result of each run, in order. A run that fails, by an exception of ``job`` or by a result
-    with the status "error", keeps neither its neighbours nor the later runs of a sweep from running. In this process
-    its error is handed to ``tell`` and added to ``failures``; in a process of another launcher it is raised, for the
-    launcher to bring back.
+    if not any(owns):
+        return list(shared)
+    lists = (",".join(QuotedString(override, Quote.single).with_quotes() for override in own) for own in owns)
+    return [*shared, f"members=[{','.join(f'[{own}]' for own in lists)}]"]
+
+
+def hydra_run(job: Callable[[Asked], list[Outcome]], args: Sequence[str], ended: list[Outcome]) -> None:
+    """Let Hydra read ``args`` and call ``job`` for each of its jobs.
+
+    Args:
+        job: returns an outcome for each run, in order, and then one for each failure.
+        args: as on the command line, after ``rnnbench run``.
+        ended: gets the outcomes of all jobs that run in this process. A job in a process of a launcher hands them
+            back to the sweeper, as its return value or, if one of them is an error, by raising `RunsFailedError`.
 
     Raises:
         UserError: for anything wrong with the command line or the configs.
+        RunsFailedError: if runs of a sweep failed, when all others have ended.
         KeyboardInterrupt: if a run was interrupted; a sweep ends with it.
     """
     import hydra
     from hydra.core.hydra_config import HydraConfig
     from hydra.errors import HydraException
+    from hydra.types import RunMode
 
     process = os.getpid()
 
-    def call(cfg: DictConfig) -> None:
+    def call(cfg: DictConfig) -> list[Outcome]:
         composed = HydraConfig.get()
         overrides = list(composed.overrides.task)
-        failed: list[Failure] = []
-        results: Sequence[Mapping[str, Any]] = []
         try:
-            members, failed = _members(cfg, composed.runtime.choices, overrides, user_dir(args))
-            results = job([config for _, config in members]) if members else []
-            failed += [
-                (" ".join(name), _exception(result))
-                for (name, _), result in zip(members, results, strict=False)  # fewer after an interruption
-                if result["status"] == "error"
-            ]
-        except Exception as error:  # noqa: BLE001 - told below, or raised
-            failed.append((" ".join(overrides), error))
-        if failed and os.getpid() != process:
-            _raise(failed, tell)
-        for failure in failed:
-            failures.append(failure)
-            tell(failure)
-        if any(result["status"] == "interrupted" for result in results):
+            members, failures = members_of(cfg, composed.runtime.choices, overrides, user_dir(args))
+        except UserError as error:
+            members, failures = [], [(" ".join(overrides), error)]
+        swept = composed.mode == RunMode.MULTIRUN and composed.sweeper._target_.endswith(".PopulationSweeper")
+        outcomes = job(Asked(members, failures, cfg.dry_run, swept))
+        ended.extend(outcomes)
+        if any(outcome.failed for outcome in outcomes) and os.getpid() != process:
+            raise RunsFailedError(outcomes)
+        if any(outcome.status == "interrupted" for outcome in outcomes):
             raise KeyboardInterrupt
+        return outcomes
 
     if sys.version_info >= (3, 14):  # there hydra 1.3.8 trips over argparse's check of help texts (hydra#3121)
         argparse.ArgumentParser._check_help = lambda *_: None  # type: ignore[attr-defined]
@@ -229,22 +254,6 @@ def hydra_run(
         hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")(call)()
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(explain(error, args, user_dir(args))) from error
-
-
-def _exception(result: Mapping[str, Any]) -> Exception:
-    """What the run of a result with the status "error" failed with."""
-    found = result.get("exception")
-    return found if isinstance(found, Exception) else RuntimeError(result["error"])
-
-
-def _raise(failed: Sequence[Failure], tell: Callable[[Failure], None]) -> None:
-    """Raise what a population met in another process: a launcher brings back one exception, whatever their number."""
-    if len(failed) == 1:
-        raise failed[0][1]
-    for failure in failed:
-        tell(failure)
-    lines = "\n".join(f"  {name}: {error}" for name, error in failed)
-    raise UserError(f"{len(failed)} runs of a population failed:\n{lines}")
 
 
 def explain(error: Exception, args: Sequence[str], extra: Path | None) -> str:

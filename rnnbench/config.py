@@ -111,13 +111,18 @@ class RunConfig:
 
     def cores(self) -> int:
         """How many cores to use: ``threads``, or as many as this process may."""
-        if self.threads is not None:
-            return self.threads
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return self.threads or cores_here()
 
     def as_dict(self) -> dict[str, Any]:
         """The config as plain containers."""
         return asdict(self)
+
+
+def cores_here() -> int:
+    """How many cores this process may use: those it has, and fewer where a launcher or a cluster says so."""
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    said = (os.environ.get(name, "") for name in ("OMP_NUM_THREADS", "SLURM_CPUS_PER_TASK"))
+    return min([here, *(int(text) for text in said if text.isdecimal() and int(text) > 0)])
 
 
 def from_dict(values: Mapping[str, Any]) -> RunConfig:

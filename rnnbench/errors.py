@@ -9,6 +9,18 @@ class UserError(ValueError):
     """Something the user can mend: the message names the value, what is allowed and what to do."""
 
 
+class BusyError(UserError):
+    """A run that another process is training at the moment."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says in a line: its type and the first line of its message; of a `UserError` the message alone."""
+    line = (str(error).splitlines() or [""])[0]
+    if isinstance(error, UserError):
+        return line
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__
+
+
 def did_you_mean(value: str, allowed: Iterable[str]) -> str:
     """`` Did you mean 'gru'?`` for the closest of ``allowed``, or an empty string if none is close."""
     names = list(allowed)

@@ -5,6 +5,7 @@ Each is an ordinary run, with the identity and the files that it would have alon
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -26,9 +27,23 @@ TOGETHER = (
 to stop. Any other changes the shapes of the tensors, the batches, or the kind of the update."""
 
 SEARCH_KEYS = ("key", "candidates", "log_low", "log_high")
+"""What a search must say; besides, ``index`` chooses one of its candidates."""
 
-Member = tuple[list[str], RunConfig]
-"""The overrides that tell a run from the others of its job, and its config."""
+
+@dataclass(frozen=True)
+class Member:
+    """A run of a population."""
+
+    overrides: list[str]
+    """All that was given for it, which tell it from the others."""
+    own: list[str]
+    """What of that an entry of ``members`` must have for it to be this run."""
+    config: RunConfig
+
+    @property
+    def name(self) -> str:
+        """What was given for it, as on a command line."""
+        return " ".join(self.overrides)
 
 
 def from_hydra(cfg: DictConfig, choices: Mapping[str, str | None], overrides: Sequence[str]) -> list[Member]:
@@ -64,19 +79,24 @@ def from_hydra(cfg: DictConfig, choices: Mapping[str, str | None], overrides: Se
                 "give one of them."
             )
         told = {key: f"{key}={value}" for key, value in changes.items() if key != "search"}
-        members.append((list({**given, **told}.values()), config))
+        own = [told["seed"]] if "seed" in told else []
+        if config.search is not None:
+            own.append(f"search.index={config.search['index']}")
+        members.append(Member(list({**given, **told}.values()), own, config))
     return members
 
 
 def check_distinct(members: Sequence[Member]) -> None:
     """Raise `UserError` if two members are the same run."""
-    seen: dict[str, list[str]] = {}
-    for overrides, config in members:
-        key = run_key(config)
+    seen: dict[str, Member] = {}
+    for member in members:
+        key = run_key(member.config)
         if key in seen:
-            first, second = " ".join(seen[key]), " ".join(overrides)
-            raise UserError(f"{first} and {second}: are the same run ({key}) in one population. Leave one of them out.")
-        seen[key] = overrides
+            raise UserError(
+                f"{seen[key].name} and {member.name}: are the same run ({key}) in one population. Leave one of them "
+                "out."
+            )
+        seen[key] = member
 
 
 def candidates(seed: int, search: Mapping[str, Any]) -> list[float]:
@@ -103,8 +123,10 @@ def _changes(seed: Any, search: Mapping[str, Any] | None) -> Iterator[dict[str, 
         if search is None:
             yield changes
             continue
-        for index, lr in enumerate(candidates(one, search)):
-            yield {**changes, "train.lr": lr, "search": {**search, "index": index}}
+        only, drawn = search["index"], {key: value for key, value in search.items() if key != "index"}
+        for index, lr in enumerate(candidates(one, drawn)):
+            if only in (None, index):
+                yield {**changes, "train.lr": lr, "search": {**drawn, "index": index}}
 
 
 def _changed(values: Mapping[Any, Any], changes: Mapping[str, Any]) -> dict[Any, Any]:
@@ -129,11 +151,16 @@ def _search(values: Any, name: str | None, given: Mapping[str, str]) -> dict[str
     if not isinstance(values, dict) or name is None:
         raise UserError(f"search={values}: takes the name of one of the files of configs/search/, or null.")
     for key in values:
-        check_choice("search", key, SEARCH_KEYS)
+        check_choice("search", key, (*SEARCH_KEYS, "index"))
     if missing := [key for key in SEARCH_KEYS if key not in values]:
         raise UserError(f"search={name}: its config has no {', '.join(missing)}.")
     check_choice("search.key", values["key"], ("train.lr",))
     check_whole("search.candidates", values["candidates"], 1)
+    index = values.get("index")
+    if index is not None:
+        check_whole("search.index", index, 0)
+        if index >= values["candidates"]:
+            raise UserError(f"search.index={index}: must be less than search.candidates={values['candidates']}.")
     check_number("search.log_low", values["log_low"])
     check_number("search.log_high", values["log_high"], above=values["log_low"])
     if "train.lr" in given:
@@ -141,4 +168,4 @@ def _search(values: Any, name: str | None, given: Mapping[str, str]) -> dict[str
             f"search={name} and {given['train.lr']}: both decide the learning rate. Leave one of them out (search=null "
             "takes away the search of an experiment)."
         )
-    return {"name": name, **{key: values[key] for key in SEARCH_KEYS[1:]}}
+    return {"name": name, **{key: values[key] for key in SEARCH_KEYS[1:]}, "index": index}

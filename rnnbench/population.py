@@ -75,6 +75,8 @@ class _Turns(Generic[T]):
             next(self.loops[member])
         except StopIteration as end:
             self.ends[member] = end.value
+        except SystemExit as error:  # a cell of one's own may call sys.exit; that is no reason to end the others
+            self.ends[member] = RuntimeError(f"it called sys.exit({error.code!r})")
         except Exception as error:  # noqa: BLE001 - a member's own failure, handed to whoever asked for it
             self.ends[member] = error
         else:

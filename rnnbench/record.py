@@ -15,14 +15,13 @@ While a run is repeated by force, the new one lives beside the old one, in ``.s<
 its place when it is finished.
 """
 
-import fcntl
 import io
 import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ from rnnbench.compose import defaults_of_a_run
 from rnnbench.config import RunConfig, from_record, identity, run_key
 from rnnbench.errors import UserError
 from rnnbench.files import write_atomically
+from rnnbench.lock import locked
 
 SCHEMA_VERSION = 1
 STATUSES = ("done", "diverged", "interrupted", "error")
@@ -68,7 +68,8 @@ class Record:
         return self.path / "run.log"
 
     @property
-    def _metrics(self) -> Path:
+    def metrics_file(self) -> Path:
+        """A line for each evaluation."""
         return self.path / "metrics.jsonl"
 
     @property
@@ -77,24 +78,18 @@ class Record:
 
     # ------------------------------------------------------------ one process at a time, one config a directory
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
+    @property
+    def lock(self) -> Path:
+        """Held while a process trains the run."""
+        return self.path.parent / f".{self.path.name}.lock"
+
+    def locked(self) -> AbstractContextManager[None]:
         """Hold the run against other processes; a dead process holds nothing.
 
         Raises:
-            UserError: if another process has it.
+            BusyError: on entering, if another process has it.
         """
-        path = self.path.parent / f".{self.path.name}.lock"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(
-                    f"{self.path}: another process is training this run at the moment. Wait for it, or change the "
-                    "config or the seed."
-                ) from None
-            yield
+        return locked(self.lock, str(self.path))
 
     def open(self, config: RunConfig) -> None:
         """Make the directory, or check that it is this config's.
@@ -142,7 +137,7 @@ class Record:
 
     def append_metrics(self, row: Mapping[str, Any]) -> None:
         """Add the line of an evaluation."""
-        with self._metrics.open("a", encoding="utf-8") as file:
+        with self.metrics_file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(finite(row)) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
@@ -151,19 +146,21 @@ class Record:
         Raises:
             UserError: if the file is damaged.
         """
-        if not self._metrics.exists():
+        if not self.metrics_file.exists():
             return []
         try:
-            text = self._metrics.read_text(encoding="utf-8")
+            text = self.metrics_file.read_text(encoding="utf-8")
             rows = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
             return [{**row, "epoch": int(row["epoch"])} for row in rows]
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{self._metrics}: is damaged ({error}). Move {self.path} away and run again.") from error
+            raise UserError(
+                f"{self.metrics_file}: is damaged ({error}). Move {self.path} away and run again."
+            ) from error
 
     def keep_metrics_until(self, epoch: int) -> None:
         """Drop evaluations after ``epoch``: a run goes on from a checkpoint, and will make them again."""
         kept = [row for row in self.metrics() if row["epoch"] <= epoch]
-        write_atomically(self._metrics, "".join(json.dumps(row) + "\n" for row in kept).encode())
+        write_atomically(self.metrics_file, "".join(json.dumps(row) + "\n" for row in kept).encode())
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Write how the run ended."""
@@ -195,8 +192,8 @@ class Record:
         """Write a checkpoint; the lines of metrics that it counts on reach the disk before it."""
         import torch
 
-        if self._metrics.exists():
-            with self._metrics.open("rb") as file:
+        if self.metrics_file.exists():
+            with self.metrics_file.open("rb") as file:
                 os.fsync(file.fileno())
         buffer = io.BytesIO()
         torch.save(dict(state), buffer)

@@ -16,7 +16,7 @@ from typing import Any
 from rnnbench.assemble import Prepared, prepare
 from rnnbench.config import RunConfig, run_key
 from rnnbench.engines import Engines
-from rnnbench.errors import UserError
+from rnnbench.errors import BusyError, UserError, first_line
 from rnnbench.population import take_turns
 from rnnbench.progress import ProgressBar
 from rnnbench.record import Record
@@ -44,8 +44,8 @@ def run_population(configs: Sequence[RunConfig]) -> list[Result]:
     What they have in common besides is taken from the first: threads, kernel, device, progress.
 
     Returns:
-        For each config what `run` returns; for a run that failed, its ``status`` "error", the ``error`` in words, and
-        the ``exception``.
+        For each config what `run` returns; for a run that failed, its ``status`` "error", or "busy" if another process
+        is training it, the ``error`` in a line, the ``exception``, and the ``log`` of the run if there is one.
 
     Raises:
         KeyboardInterrupt: at the second Ctrl-C; the first lets every run save itself and end as "interrupted".
@@ -56,11 +56,17 @@ def run_population(configs: Sequence[RunConfig]) -> list[Result]:
         shared = Shared(keys, Engines(first, members=len(configs)), bar)
         with _signals(shared):
             ends = take_turns([_loop(config, shared) for config in configs], lambda: shared.engines.members_at_once)
-    return [_failed(end) if isinstance(end, Exception) else end for end in ends]
+    return [_failed(end, c) if isinstance(end, Exception) else end for c, end in zip(configs, ends, strict=True)]
 
 
-def _failed(error: Exception) -> dict[str, Any]:
-    return {"status": "error", "error": f"{type(error).__name__}: {error}", "exception": error}
+def _failed(error: Exception, config: RunConfig) -> dict[str, Any]:
+    log = Record.of(config).log
+    return {
+        "status": "busy" if isinstance(error, BusyError) else "error",
+        "error": first_line(error),
+        "exception": error,
+        "log": str(log) if log.exists() else None,
+    }
 
 
 def _loop(config: RunConfig, shared: Shared) -> Generator[None, None, Result]:
@@ -117,20 +123,32 @@ def _is_of_writing(error: OSError, results_dir: Path) -> bool:
 
 @contextmanager
 def _signals(shared: Shared) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the runs after the updates under way; a second one ends them at once."""
+    """Ctrl-C and SIGTERM end the runs after the updates under way; a second one ends them at once.
+
+    So does a signal by which a cluster takes the machine back, if a handler of its own waits for it (submitit's for
+    SIGUSR2, which puts the job back into the queue): that is called when the runs have saved themselves.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    taken_back: list[int] = []
 
     def stop(signum: int, frame: FrameType | None) -> None:
-        if shared.stopping:
+        if signum not in (signal.SIGINT, signal.SIGTERM):
+            taken_back.append(signum)
+        elif shared.stopping:
             raise KeyboardInterrupt
         shared.stopping = True
         os.write(2, b"\nstopping after this update; once more to stop at once\n")  # print may be under way
 
-    before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+    waited_for = [s for s in (signal.SIGUSR1, signal.SIGUSR2) if callable(signal.getsignal(s))]
+    before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM, *waited_for)}
     try:
         yield
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
+    for number in taken_back:
+        waiting = before[signal.Signals(number)]
+        assert callable(waiting)
+        waiting(number, None)

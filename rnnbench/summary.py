@@ -53,7 +53,7 @@ def summarise_population(configs: Sequence[RunConfig], results: Sequence[Mapping
         configs: of the runs.
         results: what `rnnbench.run.run_population` returned for them.
     """
-    runs = [(c, r) for c, r in zip(configs, results, strict=False) if r["status"] != "error"]
+    runs = [(c, r) for c, r in zip(configs, results, strict=False) if r["status"] not in ("error", "busy")]
     if len(configs) == 1 or not runs:
         return "\n".join(summarise(result) for _, result in runs)
     names = _told_apart(configs)

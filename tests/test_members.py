@@ -3,7 +3,6 @@
 import math
 import os
 import pickle
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,12 @@ import pytest
 from omegaconf import OmegaConf
 
 from rnnbench.assemble import prepare
-from rnnbench.compose import Failure, compose_config, compose_population, hydra_run
+from rnnbench.commands.run import run_and_tell
+from rnnbench.compose import Asked, compose_config, compose_population, hydra_run
 from rnnbench.config import RunConfig, identity, run_key
 from rnnbench.errors import UserError
 from rnnbench.members import candidates
+from rnnbench.outcome import Outcome, RunsFailedError
 from rnnbench.record import Record
 from rnnbench.run import run, run_population
 from rnnbench.summary import summarise, summarise_population
@@ -131,7 +132,7 @@ def test_a_record_older_than_searches_is_read(tmp_path: Path) -> None:
         (("search.log_low=x",), r"search\.log_low=x: must be a finite number"),
         (("search.key=train.lr_final",), r"search\.key=train\.lr_final: not known\. Allowed: train\.lr"),
         (("search.candidate=3",), r"search\.candidate: there is no such key.*Did you mean 'search\.candidates'"),
-        (("+search.rates=3",), r"search=rates: not known\. Allowed: candidates, key"),
+        (("+search.rates=3",), r"search=rates: not known\. Allowed: candidates, index, key"),
         (("seed=-1",), r"seed=-1: must be a whole number of at least 0"),
         (("search=chung",), r"search=chung: not known\. Allowed: chung2014\. Did you mean 'chung2014'"),
         (("members=[['train.lr=1']]",), r"search=chung2014 and train\.lr=1: both decide"),
@@ -193,73 +194,81 @@ def test_a_bad_list_of_members_is_told(members: str, message: str) -> None:
 # ------------------------------------------------------------ what becomes of the members that fail
 
 
-def failures_of(
-    *args: str, results: Sequence[dict[str, Any]] | Exception = (), ran: list[RunConfig] | None = None
-) -> list[Failure]:
-    """What `hydra_run` reports for a job with these results."""
-
-    def job(configs: list[RunConfig]) -> Sequence[dict[str, Any]]:
-        if ran is not None:
-            ran.extend(configs)
-        if isinstance(results, Exception):
-            raise results
-        return results
-
-    failures: list[Failure] = []
-    told: list[Failure] = []
-    try:
-        hydra_run(job, told.append, args, failures)
-    finally:
-        assert told == failures
-    return failures
+DONE = Outcome("", "done")
 
 
-def test_a_member_that_fails_is_reported_with_its_overrides_and_its_exception() -> None:
-    error = RuntimeError("broken")
-    failed = {"status": "error", "error": "RuntimeError: broken", "exception": error}
-    results: list[dict[str, Any]] = [{"status": "done"}, failed]
-    assert failures_of("cell=lstm", "seed=[3,4]", results=results) == [("cell=lstm seed=4", error)]
-    ((name, found),) = failures_of(
-        "search=chung2014", "search.candidates=2", results=[{"status": "done"}, {"status": "error", "error": "a text"}]
-    )
-    assert name == f"search=chung2014 search.candidates=2 train.lr={candidates(0, CHUNG)[1]}"
-    assert str(found) == "a text"
+def asked_of(*args: str) -> Asked:
+    """What `hydra_run` asks of its one job."""
+    found: list[Asked] = []
+
+    def job(asked: Asked) -> list[Outcome]:
+        found.append(asked)
+        return []
+
+    hydra_run(job, args, [])
+    (asked,) = found
+    return asked
+
+
+def test_a_job_knows_each_member_by_its_overrides() -> None:
+    assert [member.name for member in asked_of("cell=lstm", "seed=[3,4]").members] == [
+        "cell=lstm seed=3",
+        "cell=lstm seed=4",
+    ]
+    (_, second) = asked_of("search=chung2014", "search.candidates=2").members
+    assert second.name == f"search=chung2014 search.candidates=2 train.lr={candidates(0, CHUNG)[1]}"
+
+
+def test_what_is_a_members_own_makes_it_again_alone() -> None:
+    """Also of a search with seeds of its own: the sweeper leaves out what is done in this way."""
+    together = asked_of("search=chung2014", "search.candidates=3", "members=[['seed=[0,1]'],['seed=5']]")
+    assert len(together.members) == 9
+    for member in together.members:
+        own = ",".join(f"'{override}'" for override in member.own)
+        (alone,) = asked_of("search=chung2014", "search.candidates=3", f"members=[[{own}]]").members
+        assert alone.config == member.config
 
 
 def test_a_member_that_does_not_compose_leaves_the_others_running() -> None:
-    ran: list[RunConfig] = []
-    members = "members=[['seed=0'],['seed=-1'],['train.lrr=1'],['seed=2']]"
-    failures = failures_of("cell=lstm", members, results=[{"status": "done"}] * 2, ran=ran)
-    assert [config.seed for config in ran] == [0, 2]
-    assert [name for name, _ in failures] == ["cell=lstm seed=-1", "cell=lstm train.lrr=1"]
+    asked = asked_of("cell=lstm", "members=[['seed=0'],['seed=-1'],['train.lrr=1'],['seed=2']]")
+    assert [member.config.seed for member in asked.members] == [0, 2]
+    assert [name for name, _ in asked.failures] == ["cell=lstm seed=-1", "cell=lstm train.lrr=1"]
 
 
-def test_an_exception_of_the_job_is_a_failure_of_all_its_members() -> None:
-    failures = failures_of("members=[['seed=0'],['seed=-1']]", results=OSError("the disk"))
-    assert [type(error) for _, error in failures] == [UserError, OSError]
+def test_an_error_before_the_members_train_is_a_failure_of_them_all(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(configs: object) -> None:
+        raise OSError("the disk")
+
+    monkeypatch.setattr("rnnbench.run.run_population", broken)
+    outcomes = run_and_tell(asked_of("members=[['seed=0'],['seed=-1'],['seed=2']]"))
+    assert [(o.name, o.status, o.error) for o in outcomes] == [
+        ("seed=0", "error", "OSError: the disk"),
+        ("seed=2", "error", "OSError: the disk"),
+        ("seed=-1", "error", "seed=-1: must be a whole number of at least 0."),
+    ]
+    assert capsys.readouterr().err.count("Traceback") == 1, "a user's error needs none"
 
 
-def test_an_interruption_ends_the_sweep_after_the_failures_are_told() -> None:
-    results = [{"status": "error", "error": "x"}, {"status": "interrupted"}]
-    failures: list[Failure] = []
+def test_an_interruption_ends_the_sweep_and_the_outcomes_are_known() -> None:
+    outcomes = [Outcome("seed=0", "error", "x"), Outcome("seed=1", "interrupted")]
+    ended: list[Outcome] = []
     with pytest.raises(KeyboardInterrupt):
-        hydra_run(lambda configs: results, lambda failure: None, ["seed=[0,1,2]"], failures)
-    assert [name for name, _ in failures] == ["seed=0"]
+        hydra_run(lambda asked: outcomes, ["seed=[0,1,2]"], ended)
+    assert ended == outcomes
 
 
 def test_in_a_process_of_a_launcher_failures_are_raised(monkeypatch: pytest.MonkeyPatch) -> None:
-    error = KeyError("one")
     pids = iter(range(1, 100))
     monkeypatch.setattr(os, "getpid", lambda: next(pids))
-    told: list[Failure] = []
-    failed = {"status": "error", "error": "x", "exception": error}
-    with pytest.raises(KeyError, match="one"):
-        hydra_run(lambda configs: [failed], told.append, ["seed=0"], [])
-    assert not told, "the launcher tells it"
-    with pytest.raises(UserError, match=r"2 runs of a population failed:\n  seed=0: 'one'\n  seed=1: 'one'") as caught:
-        hydra_run(lambda configs: [failed, failed], told.append, ["seed=[0,1]"], [])
-    assert len(told) == 2, "only this process has their tracebacks"
-    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+    failed = [DONE, Outcome("seed=1", "error", "KeyError: 'one'", "run.log")]
+    text = "1 of 2 runs failed:\n  seed=1\n    KeyError: 'one'\n    log: run.log"
+    with pytest.raises(RunsFailedError, match=text) as caught:
+        hydra_run(lambda asked: failed, ["seed=[0,1]"], [])
+    back = pickle.loads(pickle.dumps(caught.value))
+    assert back.outcomes == failed
+    assert str(back) == text
 
 
 def test_a_population_runs_to_its_end_whatever_a_member_meets(tmp_path: Path) -> None:

@@ -7,16 +7,17 @@ import rnnbench
 
 PACKAGE = Path(rnnbench.__file__).parent
 LAYERS = [
-    {"errors", "files", "seeding", "published"},
+    {"errors", "files", "lock", "outcome", "seeding", "published"},
     {"cells", "config", "members", "compose", "optim", "model"},
-    {"tasks", "provenance", "_plugins"},
+    {"tasks", "provenance"},
     {"train", "population"},
     {"kernels"},
-    {"engines", "record", "events", "progress", "summary"},
+    {"engines", "record", "state", "events", "progress", "summary"},
     {"assemble", "runner", "run"},
-    {"analysis"},
+    {"sweep", "watch"},
+    {"_plugins", "analysis"},
     {"commands"},
-    {"cli"},
+    {"cli", "job"},
 ]
 """A module may import those of its own layer and of the layers before it."""
 

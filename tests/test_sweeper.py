@@ -10,50 +10,45 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from hydra_plugins.rnnbench_sweeper.sweeper import PopulationSweeper, populations
 
-from rnnbench.compose import compose_config, compose_population, config_dir, known_keys
+from rnnbench.compose import compose_config, compose_population, config_dir, known_keys, together
 from rnnbench.config import run_key
 from rnnbench.members import TOGETHER
 from tests.conftest import TINY
 from tests.test_cli import call
 
 
-def jobs(*overrides: str, batch: int | None = None) -> list[list[list[str]]]:
-    """The batches of jobs that the launcher gets."""
+def jobs(*overrides: str) -> list[list[str]]:
+    """The jobs of a sweep in which nothing is done yet, each by its overrides."""
     parsed = OverridesParser.create().parse_overrides(list(overrides))
-    batches: list[list[list[str]]] = PopulationSweeper.split_arguments(parsed, batch)
-    return batches
+    (product,) = PopulationSweeper.split_arguments(parsed, None)
+    return [together(shared, owns) for shared, owns in populations(product)]
 
 
 def test_seeds_of_one_cell_are_one_job() -> None:
-    (batch,) = jobs("cell=tanh,lstm,gru", "task=jsb_chorales", "seed=0,1,2")
+    batch = jobs("cell=tanh,lstm,gru", "task=jsb_chorales", "seed=0,1,2")
     members = "members=[['seed=0'],['seed=1'],['seed=2']]"
     assert batch == [[f"cell={cell}", "task=jsb_chorales", members] for cell in ("tanh", "lstm", "gru")]
 
 
 def test_only_what_differs_stands_in_the_list_and_a_run_alone_has_none() -> None:
-    (batch,) = jobs("seed=3", "train.lr=1e-3,1e-2", "train.max_epochs=5")
+    batch = jobs("seed=3", "train.lr=1e-3,1e-2", "train.max_epochs=5")
     assert batch == [["seed=3", "train.max_epochs=5", "members=[['train.lr=0.001'],['train.lr=0.01']]"]]
-    assert jobs("cell=gru,lstm", "seed=0") == [[["cell=gru", "seed=0"], ["cell=lstm", "seed=0"]]]
-    assert jobs() == [[[]]]
+    assert jobs("cell=gru,lstm", "seed=0") == [["cell=gru", "seed=0"], ["cell=lstm", "seed=0"]]
+    assert jobs() == [[]]
 
 
 def test_what_changes_shapes_or_batches_is_not_grouped() -> None:
     for sweep in ("train.batch_size=1,2", "cell.hidden_size=3,4", "train=modern,smoke", "train.dtype=float32,float64"):
-        (batch,) = jobs(sweep)
+        batch = jobs(sweep)
         assert [len(job) for job in batch] == [1, 1], sweep
 
 
 def test_groups_and_members_stand_in_the_order_of_the_sweep() -> None:
-    (batch,) = jobs("seed=1,0", "cell=lstm,gru", "train.lr=2,1")
+    batch = jobs("seed=1,0", "cell=lstm,gru", "train.lr=2,1")
     members = (
         "members=[['seed=1','train.lr=2'],['seed=1','train.lr=1'],['seed=0','train.lr=2'],['seed=0','train.lr=1']]"
     )
     assert batch == [["cell=lstm", members], ["cell=gru", members]]
-
-
-def test_a_batch_counts_populations() -> None:
-    batches = jobs("cell=tanh,lstm,gru", "seed=0,1", batch=2)
-    assert [[job[0] for job in batch] for batch in batches] == [["cell=tanh", "cell=lstm"], ["cell=gru"]]
 
 
 def test_every_override_that_differs_is_read_back_as_it_was() -> None:
@@ -63,7 +58,7 @@ def test_every_override_that_differs_is_read_back_as_it_was() -> None:
         "train.patience=null,3",
         "train.stop_when_solved=true,false",
     ]
-    (batch,) = jobs("results_dir='it\\'s mine, all [of] it'", *swept)
+    batch = jobs("results_dir='it\\'s mine, all [of] it'", *swept)
     (job,) = batch
     found = {run_key(config) for config in compose_population(*job)}
     alone = {
@@ -82,9 +77,10 @@ def test_every_override_that_differs_is_read_back_as_it_was() -> None:
 def test_quotes_in_a_value_survive() -> None:
     values = ["it's", 'say "so"', "back\\slash", "a,b [c]", "${x}"]
     quoted = ",".join('"' + v.replace("\\", "\\\\").replace('"', '\\"') + '"' for v in values)
-    (job,) = populations([[f"train.lr={part}"] for part in quoted.split('","')])
-    assert job[0].startswith("members=[[")
-    parsed = OverridesParser.create().parse_override(job[0]).value()
+    ((shared, owns),) = populations([[f"train.lr={part}"] for part in quoted.split('","')])
+    (job,) = together(shared, owns)
+    assert job.startswith("members=[[")
+    parsed = OverridesParser.create().parse_override(job).value()
     assert parsed == [[f"train.lr={part}"] for part in quoted.split('","')]
 
 
@@ -139,8 +135,8 @@ def test_a_search_and_the_same_rate_by_hand_are_one_run(tmp_path: Path) -> None:
 def test_failures_of_members_are_listed_and_the_others_run(tmp_path: Path) -> None:
     done = call("run", "-m", "cell=gru", "task=adding", *TINY, "seed=0,-1,2", "train.lr=-1,1e-3", cwd=tmp_path)
     assert done.returncode == 1
-    assert "rnnbench: 4 of the sweep's runs failed:" in done.stderr
-    assert "seed=-1 train.lr=0.001\n" in done.stderr
+    assert "rnnbench: error: 4 of 6 runs failed:" in done.stderr
+    assert "\n  seed=-1 train.lr=0.001\n" in done.stderr
     assert {Path(run).name.split("-")[0] for run in scores(tmp_path)} == {"s0", "s2"}
 
 
