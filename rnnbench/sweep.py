@@ -5,6 +5,7 @@ a function that runs jobs and comes back, whatever may have become of them, and 
 """
 
 import copy
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,7 @@ from rnnbench.compose import Failure, together
 from rnnbench.config import RunConfig, identity
 from rnnbench.errors import UserError, first_line
 from rnnbench.members import TOGETHER, Member
-from rnnbench.outcome import Outcome
+from rnnbench.outcome import JobDiedError, Outcome
 from rnnbench.record import Record
 from rnnbench.state import State, run_dirs, state_of
 
@@ -158,7 +159,7 @@ class Sweep:
                     past.parameters(run),
                     shown,
                     where,
-                    self.told_apart(run.name),
+                    _without(common, run.name),
                 )
             )
         widths = [max(len(row[i]) for row in rows) for i in range(5)]
@@ -175,29 +176,34 @@ class Sweep:
         """Run what is to be done, and what is lost on the way again, until each run has an outcome.
 
         A job that ends without a word (killed, or with its machine) takes the others of its population with it: they
-        go on from their checkpoints, each in a job of its own, so that the one to blame costs only itself.
+        go on from their checkpoints, in smaller and smaller populations and at last each in a job of its own, so that
+        the one to blame costs only itself.
 
         Raises:
             KeyboardInterrupt: as ``launch`` does.
         """
-        todo, alone = [run for run in self.runs() if run.to_do], False
+        todo = [run for run in self.runs() if run.to_do]
+        size = options.max_members or max(map(len, self.groups), default=1)
         while todo:
-            jobs = self.jobs(todo, 1 if alone else options.max_members)
-            size = options.max_batch_size or len(jobs)
-            for i in range(0, len(jobs), size):
-                chunk = jobs[i : i + size]
-                ends = launch([job.overrides for job in chunk])
-                for job, end in zip(chunk, ends, strict=True):
+            rounds = max(run.lost for run in todo)
+            jobs = self.jobs(todo, members_after(rounds, size, options.retries))
+            at_a_time = options.max_batch_size or len(jobs)
+            for i in range(0, len(jobs), at_a_time):
+                chunk = jobs[i : i + at_a_time]
+                for job, end in zip(chunk, launch([job.overrides for job in chunk]), strict=True):
                     self._note(job, end, options.retries)
             lost = [run for run in todo if run.outcome is None]
+            todo = lost + self._taken_over([run for run in todo if _is(run, "busy")], tell)
             if lost:
-                tell(f"{len(lost)} runs were lost with their process; they go on, each in a job of its own")
-            todo, alone = lost + self._taken_over([run for run in todo if _is(run, "busy")], tell), True
+                count = len(self.jobs(todo, members_after(rounds + 1, size, options.retries)))
+                tell(f"{len(lost)} runs were lost with their process; they go on in {count} jobs")
 
     def _note(self, job: Job, end: End, retries: int) -> None:
         """Give the runs of a job their outcomes; one that was lost, and may be tried again, has none."""
         outcomes: Sequence[Outcome | None] = [None] * len(job.runs) if isinstance(end, Exception) else end
-        reason = first_line(end) if isinstance(end, Exception) else "it was stopped from outside"
+        reason = "it was stopped from outside"
+        if isinstance(end, Exception):
+            reason = str(end) if isinstance(end, JobDiedError) else first_line(end)
         for run, outcome in zip(job.runs, outcomes, strict=True):
             if outcome is None:  # the process is dead; the run may have ended before, or be in another one's hands
                 state = state_of(run.record)
@@ -317,6 +323,11 @@ def settled(config: RunConfig) -> RunConfig:
     from rnnbench.assemble import prepare  # torch, which takes its time
 
     return prepare(copy.deepcopy(config)).config
+
+
+def members_after(rounds: int, size: int, retries: int) -> int:
+    """How many runs train together when some have been lost ``rounds`` times: one at the last retry."""
+    return math.ceil(size ** (1 - rounds / retries)) if rounds else size
 
 
 def duration(seconds: float) -> str:
