@@ -35,7 +35,7 @@ from rnnbench.errors import UserError
 
 pytestmark = [
     pytest.mark.skipif(not find_spec("ray"), reason="needs ray, which make test-ray installs"),
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(600),
     pytest.mark.filterwarnings("default"),  # Ray's are not ours
 ]
 NAME = "rnnbench_ray"
@@ -225,7 +225,7 @@ RUNS = [
     "task.test_size=500",
     "task.updates_per_epoch=100",
     "task.solved=null",
-    "train.max_epochs=20",
+    "train.max_epochs=30",
     "train.patience=null",
     "checkpoint_every_s=1",
     "tensorboard=false",
@@ -237,7 +237,7 @@ def rnnbench(cwd: Path, *args: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def ended(process: subprocess.Popen[str], seconds: float = 200) -> str:
+def ended(process: subprocess.Popen[str], seconds: float = 400) -> str:
     """What a process has printed, when it has ended."""
     try:
         output, _ = process.communicate(timeout=seconds)
