@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test test-reference sanitize lint format clean
+.PHONY: help setup demo test test-reference test-ray sanitize lint format clean
 
 help:
 	@echo "make demo    train a GRU on the adding problem and show what to look at"
 	@echo "make test    the whole test suite"
 	@echo "make test-reference   those of what trains once more, without the compiled kernels"
+	@echo "make test-ray         those of the launcher for Ray, on a cluster of processes here; installs Ray"
 	@echo "make sanitize         those of the kernels, compiled with gcc's sanitizers"
 	@echo "make lint    ruff and mypy"
 	@echo "make setup   the virtual environment in $(VENV), which the others make when it is missing"
@@ -30,6 +31,10 @@ test: $(READY)
 
 test-reference: $(READY)
 	RNNBENCH_KERNEL=reference $(BIN)/python -m pytest tests/test_cli.py tests/test_resume.py tests/test_tensorboard.py tests/test_members.py tests/test_sweeper.py
+
+test-ray: $(READY)
+	@$(BIN)/python -c 'import ray' 2> /dev/null || $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[ray]'
+	$(BIN)/python -m pytest tests/cluster/test_ray.py -n 0
 
 sanitize: $(READY)
 	PYTHON=$(abspath $(BIN))/python bash tests/sanitize.sh
