@@ -110,10 +110,12 @@ class RunConfig:
         return {key: value for key, value in part.items() if key not in ours}
 
     def cores(self) -> int:
-        """How many cores to use: ``threads``, or as many as this process may."""
+        """How many cores to use: ``threads``, or as many as this process may, and no more than Slurm gave it."""
         if self.threads is not None:
             return self.threads
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        given = os.environ.get("SLURM_CPUS_PER_TASK")  # not every cluster binds a job to its cores
+        return min(allowed, int(given)) if given else allowed
 
     def as_dict(self) -> dict[str, Any]:
         """The config as plain containers."""

@@ -1,6 +1,7 @@
 """Types, identity and errors of configs; every shipped one composes, and every experiment takes two steps."""
 
 import itertools
+import os
 from pathlib import Path
 
 import pytest
@@ -205,6 +206,16 @@ def test_the_resolved_config_of_a_run_is_read_back_as_it_was(tmp_path: Path) -> 
     assert record.config() == config
     assert from_dict(config.as_dict()) == config
     assert identity(record.config()) == identity(config)
+
+
+def test_the_cores_are_those_of_this_process_and_of_its_slurm_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
+    monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
+    assert compose_config().cores() == 4
+    for given, cores in (("2", 2), ("64", 4)):
+        monkeypatch.setenv("SLURM_CPUS_PER_TASK", given)
+        assert compose_config().cores() == cores
+        assert compose_config("threads=3").cores() == 3
 
 
 def test_a_directory_of_another_config_is_refused(tmp_path: Path) -> None:
