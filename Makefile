@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test test-reference test-ray sanitize lint format clean
+.PHONY: help setup demo test test-reference test-ray test-slurm sanitize lint format clean
 
 help:
 	@echo "make demo    train a GRU on the adding problem and show what to look at"
 	@echo "make test    the whole test suite"
 	@echo "make test-reference   those of what trains once more, without the compiled kernels"
 	@echo "make test-ray         those of the launcher for Ray, on a cluster of processes here; installs Ray"
+	@echo "make test-slurm       sweeps on a Slurm cluster of two nodes that it starts here, as root, with Debian's packages"
 	@echo "make sanitize         those of the kernels, compiled with gcc's sanitizers"
 	@echo "make lint    ruff and mypy"
 	@echo "make setup   the virtual environment in $(VENV), which the others make when it is missing"
@@ -35,6 +36,11 @@ test-reference: $(READY)
 test-ray: $(READY)
 	@$(BIN)/python -c 'import ray' 2> /dev/null || $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[ray]'
 	$(BIN)/python -m pytest tests/cluster/test_ray.py -n 0
+
+test-slurm: $(READY)
+	bash tests/cluster/install_slurm.sh
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,slurm]'
+	$(BIN)/python -m pytest -n 0 tests/cluster/test_slurm.py
 
 sanitize: $(READY)
 	PYTHON=$(abspath $(BIN))/python bash tests/sanitize.sh

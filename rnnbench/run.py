@@ -125,30 +125,29 @@ def _is_of_writing(error: OSError, results_dir: Path) -> bool:
 def _signals(shared: Shared) -> Iterator[None]:
     """Ctrl-C and SIGTERM end the runs after the updates under way; a second one ends them at once.
 
-    So does a signal by which a cluster takes the machine back, if a handler of its own waits for it (submitit's for
-    SIGUSR2, which puts the job back into the queue): that is called when the runs have saved themselves.
+    So do SIGUSR1 and SIGUSR2 where there is a handler for them, as submitit has one that puts a Slurm job back into the
+    queue shortly before its time is up. It is called when the runs have saved themselves.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    taken_back: list[int] = []
+
+    waiting = {s: handler for s in (signal.SIGUSR1, signal.SIGUSR2) if callable(handler := signal.getsignal(s))}
+    postponed: dict[signal.Signals, FrameType | None] = {}
 
     def stop(signum: int, frame: FrameType | None) -> None:
-        if signum not in (signal.SIGINT, signal.SIGTERM):
-            taken_back.append(signum)
+        if signum in waiting:
+            postponed[signal.Signals(signum)] = frame
         elif shared.stopping:
             raise KeyboardInterrupt
         shared.stopping = True
         os.write(2, b"\nstopping after this update; once more to stop at once\n")  # print may be under way
 
-    waited_for = [s for s in (signal.SIGUSR1, signal.SIGUSR2) if callable(signal.getsignal(s))]
-    before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM, *waited_for)}
+    before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM, *waiting)}
     try:
         yield
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
-    for number in taken_back:
-        waiting = before[signal.Signals(number)]
-        assert callable(waiting)
-        waiting(number, None)
+    for late, frame in postponed.items():
+        waiting[late](late, frame)

@@ -1,6 +1,7 @@
 """Types, identity and errors of configs; every shipped one composes, and every experiment takes two steps."""
 
 import itertools
+import os
 from pathlib import Path
 
 import pytest
@@ -205,6 +206,20 @@ def test_the_resolved_config_of_a_run_is_read_back_as_it_was(tmp_path: Path) -> 
     assert record.config() == config
     assert from_dict(config.as_dict()) == config
     assert identity(record.config()) == identity(config)
+
+
+@pytest.mark.parametrize("variable", ["SLURM_CPUS_PER_TASK", "OMP_NUM_THREADS"])
+def test_the_cores_are_those_of_this_process_and_no_more_than_it_was_given(
+    variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
+    for name in ("SLURM_CPUS_PER_TASK", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    assert compose_config().cores() == 4
+    for given, cores in (("2", 2), ("64", 4), ("", 4)):
+        monkeypatch.setenv(variable, given)
+        assert compose_config().cores() == cores
+        assert compose_config("threads=3").cores() == 3
 
 
 def test_a_directory_of_another_config_is_refused(tmp_path: Path) -> None:

@@ -99,29 +99,72 @@ def test_a_run_killed_at_any_point_ends_with_the_same_bits(
     assert not list(run_dir(tmp_path).glob("*.tmp")) + list(run_dir(tmp_path).glob(".*.tmp"))
 
 
-def test_ctrl_c_ends_a_run_cleanly_and_the_same_command_goes_on(undisturbed: dict[str, Any], tmp_path: Path) -> None:
-    arguments = [*OVERRIDES, f"results_dir={tmp_path}", "checkpoint_every_s=1000"]
-    slow = (
-        "import time; from rnnbench.runner import Runner as R; u = R.updated; "
-        "R.updated = lambda *a: (time.sleep(0.4), u(*a))[1]; "
-    )
-    code = slow + f"import sys; from rnnbench.cli import main; sys.exit(main(['run', *{arguments!r}]))"
+SLOW = (
+    "import time; from rnnbench.runner import Runner as R; u = R.updated; "
+    "R.updated = lambda *a: (time.sleep(0.4), u(*a))[1]; "
+)
+"""Code that makes an update last long enough to be disturbed."""
+
+
+def signalled(signum: int, arguments: list[str], results: Path, before: str = "") -> tuple[int, str]:
+    """The exit status and the output of a slow run that gets a signal in its middle."""
+    code = f"{SLOW}{before}import sys; from rnnbench.cli import main; sys.exit(main(['run', *{arguments!r}]))"
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    wait_for_metrics(results)
+    process.send_signal(signum)
+    output, _ = process.communicate(timeout=60)
+    return process.returncode, output
+
+
+def wait_for_metrics(results: Path) -> None:
     deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("runs/adding/lstm/s5-*/metrics.jsonl")) and time.monotonic() < deadline:
+    while not list(results.glob("runs/adding/lstm/s5-*/metrics.jsonl")) and time.monotonic() < deadline:
         time.sleep(0.05)
     time.sleep(0.5)
-    process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "interrupted at epoch" in output
-    result = json.loads((run_dir(tmp_path) / "result.json").read_text())
+
+
+def check_interrupted(results: Path) -> None:
+    result = json.loads((run_dir(results) / "result.json").read_text())
     assert result["status"] == "interrupted"
     assert 0 < result["updates"] < 20
+
+
+def check_going_on(arguments: list[str], undisturbed: dict[str, Any], results: Path) -> None:
     assert rnnbench("run", *arguments).returncode == 0
-    found = outcome(tmp_path)
+    found = outcome(results)
     for part, value in undisturbed.items():
         assert found[part] == value, part
+
+
+def test_ctrl_c_ends_a_run_cleanly_and_the_same_command_goes_on(undisturbed: dict[str, Any], tmp_path: Path) -> None:
+    arguments = [*OVERRIDES, f"results_dir={tmp_path}", "checkpoint_every_s=1000"]
+    status, output = signalled(signal.SIGINT, arguments, tmp_path)
+    assert status == 130
+    assert "interrupted at epoch" in output
+    check_interrupted(tmp_path)
+    check_going_on(arguments, undisturbed, tmp_path)
+
+
+def test_a_handler_of_the_launcher_is_called_when_the_run_has_saved_itself(
+    undisturbed: dict[str, Any], tmp_path: Path
+) -> None:
+    """As submitit's, which puts the job back into the queue and ends the process."""
+    arguments = [*OVERRIDES, f"results_dir={tmp_path}", "checkpoint_every_s=1000"]
+    handler = (
+        "import os, signal; from pathlib import Path; "
+        f"results = lambda: list(Path({str(tmp_path)!r}).rglob('result.json')); "
+        f"signal.signal(signal.SIGUSR2, lambda s, _: (print('handled', len(results()), flush=True), os._exit(7))); "
+    )
+    status, output = signalled(signal.SIGUSR2, arguments, tmp_path, before=handler)
+    assert status == 7
+    assert output.splitlines()[-1] == "handled 1", "result.json is written by then"
+    check_interrupted(tmp_path)
+    check_going_on(arguments, undisturbed, tmp_path)
+
+
+def test_a_signal_that_has_no_handler_does_what_it_always_does(tmp_path: Path) -> None:
+    status, _ = signalled(signal.SIGUSR2, [*OVERRIDES, f"results_dir={tmp_path}"], tmp_path)
+    assert status == -signal.SIGUSR2
 
 
 def test_a_finished_run_is_shown_and_force_repeats_it(undisturbed: dict[str, Any], tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Sweeps on clusters that the tests start themselves: make test-ray, make test-slurm."""

@@ -81,6 +81,8 @@ def _launcher(
         first, launched = launched, launched + len(jobs)
         try:
             returns = sweeper.launcher.launch([[*job, *more] for job in jobs], initial_job_idx=first)
+        except UserError:
+            raise
         except Exception as error:  # noqa: BLE001 - of a launcher that gives up at the first job that dies
             tell(f"the launcher came back early: {first_line(error)}")
             return [error] * len(jobs)
