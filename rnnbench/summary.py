@@ -126,6 +126,11 @@ def next_steps(results_dir: str) -> str:
     return f"  next      {table}   |   tensorboard --logdir {runs}"
 
 
+def counted(number_of: int, noun: str) -> str:
+    """How many things: 1 run, 2 runs."""
+    return f"{number_of} {noun}" + ("" if number_of == 1 else "s")
+
+
 def number(value: float | None) -> str:
     """Four significant digits, and at least three decimals where there is room."""
     if value is None:

@@ -19,6 +19,7 @@ from rnnbench.members import TOGETHER, Member
 from rnnbench.outcome import JobDiedError, Outcome
 from rnnbench.record import Record
 from rnnbench.state import State, run_dirs, state_of
+from rnnbench.summary import counted
 
 POLL_S = 0.5
 """Seconds between two looks at a run that another process trains."""
@@ -126,7 +127,7 @@ class Sweep:
         parts = [f"{len(to_do) - resume - elsewhere} to run", f"{resume} to resume", f"{len(runs) - len(to_do)} done"]
         parts += [f"{elsewhere} in another process"] if elsewhere else []
         parts += [f"{len(self.failures)} that cannot be"] if self.failures else []
-        return f"{len(runs) + len(self.failures)} runs: {', '.join(parts)}"
+        return f"{counted(len(runs) + len(self.failures), 'run')}: {', '.join(parts)}"
 
     def jobs(self, runs: Sequence[Run], max_members: int | None) -> list[Job]:
         """The jobs for ``runs``: those of a group together, ``max_members`` of them at most."""
@@ -168,7 +169,7 @@ class Sweep:
         ]
         lines += [f"cannot be run: {_without(common, failure.name)}\n    {failure.error}" for failure in self.failures]
         estimate = f"; at most {duration(total)} on one core" if known and total else ""
-        return "\n".join([*lines, f"{self.counts()}; {len(jobs)} jobs{estimate}"])
+        return "\n".join([*lines, f"{self.counts()}; {counted(len(jobs), 'job')}{estimate}"])
 
     # ------------------------------------------------------------ while it runs
 
@@ -196,7 +197,7 @@ class Sweep:
             todo = lost + self._taken_over([run for run in todo if _is(run, "busy")], tell)
             if lost:
                 count = len(self.jobs(todo, members_after(rounds + 1, size, options.retries)))
-                tell(f"{len(lost)} runs were lost with their process; they go on in {count} jobs")
+                tell(f"lost with its process: {counted(len(lost), 'run')}; to go on in {counted(count, 'job')}")
 
     def _note(self, job: Job, end: End, retries: int) -> None:
         """Give the runs of a job their outcomes; one that was lost, and may be tried again, has none."""
@@ -225,7 +226,7 @@ class Sweep:
     def _taken_over(busy: Sequence[Run], tell: Callable[[str], None]) -> list[Run]:
         """Wait for the runs that another process trains; returns those that it left unfinished."""
         if busy:
-            tell(f"waiting for {len(busy)} runs that another process trains")
+            tell(f"waiting for {counted(len(busy), 'run')} that another process trains")
         left = []
         for run in busy:
             while (state := state_of(run.record)).status == "running":

@@ -170,7 +170,7 @@ def test_status_tells_what_runs_and_how_far_it_is(here: Path) -> None:
     assert f"by pid {job_pids(here)[0]} on " in shown
     after = call("status", "--only", "interrupted", cwd=here).stdout
     assert "goes on from its checkpoint" in after
-    assert after.splitlines()[-1] == "1 runs: 1 interrupted"
+    assert after.splitlines()[-1] == "1 run: 1 interrupted"
 
 
 def test_clean_shows_first_and_removes_only_what_is_in_error_or_superseded(here: Path) -> None:
@@ -197,7 +197,7 @@ def test_clean_shows_first_and_removes_only_what_is_in_error_or_superseded(here:
 def test_a_dry_run_runs_nothing(here: Path) -> None:
     done = call(*SWEEP, *OPTIONS, "seed=0,1", "dry_run=true", cwd=here)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1].startswith("2 runs: 2 to run, 0 to resume, 0 done; 1 jobs")
+    assert done.stdout.splitlines()[-1].startswith("2 runs: 2 to run, 0 to resume, 0 done; 1 job")
     assert not (here / "results" / "runs").exists()
 
 

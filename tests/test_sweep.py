@@ -126,8 +126,8 @@ def test_a_population_that_dies_costs_only_the_run_that_kills_it(tmp_path: Path)
     launcher = Launcher(deadly)
     told = conducted(sweep, launcher, Options(retries=2))
     assert told == [
-        "5 runs were lost with their process; they go on in 2 jobs",
-        "3 runs were lost with their process; they go on in 3 jobs",
+        "lost with its process: 5 runs; to go on in 2 jobs",
+        "lost with its process: 3 runs; to go on in 3 jobs",
     ]
     assert [seeds(job) for job in launcher.jobs] == [[0, 1, 2, 3, 4], [0, 1, 2], [3, 4], [0], [1], [2]]
     assert statuses(sweep) == ["done", "error", "done", "done", "done"]
@@ -249,7 +249,7 @@ def test_the_plan_names_state_size_time_and_job_of_each_run(tmp_path: Path) -> N
     assert done.endswith("seed=0")
     assert new.split()[:5] == ["1", "new", "120", "0", "s"]
     assert failed == ["cannot be run: seed=-1", "    seed=-1: must be"]
-    assert last.startswith("3 runs: 1 to run, 0 to resume, 1 done, 1 that cannot be; 1 jobs; at most")
+    assert last.startswith("3 runs: 1 to run, 0 to resume, 1 done, 1 that cannot be; 1 job; at most")
 
 
 def test_without_past_records_no_time_is_made_up(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from rnnbench.errors import UserError, check_choice
 from rnnbench.record import Record
 from rnnbench.state import STATES, State, max_epochs, run_dirs, state_of
+from rnnbench.summary import counted
 
 SHOWN = STATES[1:]
 CLEAR = "\033[2J\033[H"
@@ -43,8 +44,8 @@ def table(runs_dir: Path, only: Sequence[str]) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     lines = ["  ".join([*map(str.ljust, row, widths), row[4]]).rstrip() for row in rows]
     count = Counter(state.status for _, state in states)
-    counts = ", ".join(f"{count[status]} {_plural(status)}" for status in SHOWN if count[status])
-    return "\n".join([*lines, f"{len(states)} runs: {counts}"])
+    counts = ", ".join(f"{count[status]} {_in_words(status)}" for status in SHOWN if count[status])
+    return "\n".join([*lines, f"{counted(len(states), 'run')}: {counts}"])
 
 
 def _row(path: Path, state: State) -> tuple[str, str, str, str, str]:
@@ -60,7 +61,7 @@ def _row(path: Path, state: State) -> tuple[str, str, str, str, str]:
     return "/".join(path.parts[-3:]), state.status, epoch, speed, note
 
 
-def _plural(status: str) -> str:
+def _in_words(status: str) -> str:
     return "in error" if status == "error" else status
 
 
