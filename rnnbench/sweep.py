@@ -185,19 +185,40 @@ class Sweep:
         """
         todo = [run for run in self.runs() if run.to_do]
         size = options.max_members or max(map(len, self.groups), default=1)
+        at_a_time = options.max_batch_size
         while todo:
             rounds = max(run.lost for run in todo)
             jobs = self.jobs(todo, members_after(rounds, size, options.retries))
-            at_a_time = options.max_batch_size or len(jobs)
-            for i in range(0, len(jobs), at_a_time):
-                chunk = jobs[i : i + at_a_time]
-                for job, end in zip(chunk, launch([job.overrides for job in chunk]), strict=True):
-                    self._note(job, end, options.retries)
+            for i in range(0, len(jobs), at_a_time or len(jobs)):
+                if not self._launched(jobs[i : i + (at_a_time or len(jobs))], launch, options.retries, tell):
+                    at_a_time = 1
+                    break
             lost = [run for run in todo if run.outcome is None]
             todo = lost + self._taken_over([run for run in todo if _is(run, "busy")], tell)
             if lost:
-                count = len(self.jobs(todo, members_after(rounds + 1, size, options.retries)))
-                tell(f"lost with its process: {counted(len(lost), 'run')}; to go on in {counted(count, 'job')}")
+                rounds = max(run.lost for run in lost)
+                count = len(self.jobs(lost, members_after(rounds, size, options.retries)))
+                tell(f"not finished: {counted(len(lost), 'run')}; to go on in {counted(count, 'job')}")
+
+    def _launched(self, jobs: Sequence[Job], launch: Launch, retries: int, tell: Callable[[str], None]) -> bool:
+        """Run some jobs; returns False if the launcher gave up, as some do at the first job that dies.
+
+        Then what it had not begun is not lost, unless it was given nothing else; it may even be run yet, by a cluster.
+        """
+        before = {id(run): state_of(run.record) for job in jobs for run in job.runs}
+        try:
+            ends = launch([job.overrides for job in jobs])
+        except UserError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever a launcher raises, the records say what has become of the runs
+            tell(f"the launcher gave up: {first_line(error)}"[:200])
+            for job in jobs:
+                begun = [run for run in job.runs if len(jobs) == 1 or state_of(run.record) != before[id(run)]]
+                self._note(Job(begun), error, retries)
+            return False
+        for job, end in zip(jobs, ends, strict=True):
+            self._note(job, end, retries)
+        return True
 
     def _note(self, job: Job, end: End, retries: int) -> None:
         """Give the runs of a job their outcomes; one that was lost, and may be tried again, has none."""

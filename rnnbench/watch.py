@@ -5,6 +5,7 @@ It looks at the records, every second, and so shows the same whatever runs the j
 
 import sys
 import threading
+from contextlib import suppress
 from typing import NoReturn, Self
 
 from tqdm import tqdm
@@ -90,8 +91,9 @@ class Watch:
     def _summarise(self, group: list[Run]) -> None:
         configs, results = self._sweep.results(group)
         if any(result["status"] != "error" for result in results):
-            tqdm.write(summarise_population(configs, results))
-            sys.stdout.flush()
+            with suppress(BrokenPipeError):  # the reader of our output may have gone
+                tqdm.write(summarise_population(configs, results))
+                sys.stdout.flush()
 
     def _show(self) -> None:
         if self._bar is None or self._bar.disable:

@@ -118,6 +118,23 @@ def test_a_run_that_breaks_costs_only_itself_and_is_listed(accident: str, reason
     assert set(states(here).values()) == {"done"}
 
 
+@pytest.mark.parametrize(
+    ("launcher", "accident"),
+    [
+        ("basic", "sys.exit(1)"),
+        ("joblib", "os.kill(os.getpid(), signal.SIGKILL)"),
+        ("submitit_local", "os.kill(os.getpid(), signal.SIGKILL)"),
+    ],
+)
+def test_hydras_own_launchers_lose_no_more(launcher: str, accident: str, here: Path) -> None:
+    """Two of them give up at the first job that dies; the runs of the other jobs are not lost with it."""
+    more = [f"hydra/launcher={launcher}", "seed=0,1,2", "hydra.sweeper.retries=1", "hydra.sweeper.max_members=2"]
+    done = call(*SWEEP, *OPTIONS, *more, cwd=here, ACCIDENT=f"1:{accident}")
+    assert done.returncode == 1
+    assert {seed: state for seed, state in states(here).items() if seed != 1} == {0: "done", 2: "done"}
+    assert "rnnbench: error: 1 of 3 runs failed:\n  seed=1\n" in done.stderr
+
+
 def test_ctrl_c_stops_all_jobs_and_the_same_command_goes_on(here: Path) -> None:
     process = begun(here, "seed=0,1", "hydra.sweeper.max_members=1", SLOW="0.3")
     process.send_signal(signal.SIGINT)

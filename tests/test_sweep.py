@@ -126,8 +126,8 @@ def test_a_population_that_dies_costs_only_the_run_that_kills_it(tmp_path: Path)
     launcher = Launcher(deadly)
     told = conducted(sweep, launcher, Options(retries=2))
     assert told == [
-        "lost with its process: 5 runs; to go on in 2 jobs",
-        "lost with its process: 3 runs; to go on in 3 jobs",
+        "not finished: 5 runs; to go on in 2 jobs",
+        "not finished: 3 runs; to go on in 3 jobs",
     ]
     assert [seeds(job) for job in launcher.jobs] == [[0, 1, 2, 3, 4], [0, 1, 2], [3, 4], [0], [1], [2]]
     assert statuses(sweep) == ["done", "error", "done", "done", "done"]
@@ -135,6 +135,24 @@ def test_a_population_that_dies_costs_only_the_run_that_kills_it(tmp_path: Path)
     assert failed.name == "seed=1"
     assert failed.error == "its process was lost 3 times, lastly: its process was killed by SIGKILL"
     assert failed.log == "job-0.log"
+
+
+def test_a_launcher_that_gives_up_at_a_dead_job_does_not_lose_the_others(tmp_path: Path) -> None:
+    """As joblib and submitit do: the first of three jobs dies, and what they had been given with it is never begun."""
+    launched: list[list[list[int]]] = []
+
+    def launch(jobs: list[list[str]]) -> list[End]:
+        launched.append([seeds(job) for job in jobs])
+        if seeds(jobs[0]) == [0]:
+            raise RuntimeError("a worker was terminated")
+        return [trained(job) for job in jobs]
+
+    sweep = sweep_of(tmp_path, "seed=[0,1,2]")
+    told: list[str] = []
+    sweep.conduct(launch, Options(max_members=1, retries=1), told.append)
+    assert launched == [[[0], [1], [2]], [[0]], [[0]], [[1]], [[2]]]
+    assert told[0] == "the launcher gave up: RuntimeError: a worker was terminated"
+    assert statuses(sweep) == ["error", "done", "done"]
 
 
 def test_the_last_retry_is_alone() -> None:

@@ -9,7 +9,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import open_dict
 
 from rnnbench.compose import members_of, together, user_dir
-from rnnbench.errors import UserError, check_whole, first_line
+from rnnbench.errors import UserError, check_whole
 from rnnbench.members import key_of
 from rnnbench.outcome import Outcome, RunsFailedError
 from rnnbench.summary import next_steps
@@ -37,7 +37,7 @@ def conduct(sweeper: "PopulationSweeper", groups: Sequence[tuple[list[str], list
     in_process = isinstance(sweeper.launcher, BasicLauncher)  # its runs have a bar of their own
     try:
         with Watch(sweep, "false" if in_process else progress) as watch:
-            launch = _launcher(sweeper, [] if in_process else ["progress=false"], watch.tell)
+            launch = _launcher(sweeper, [] if in_process else ["progress=false"])
             sweep.conduct(launch, options, watch.tell)
     except KeyboardInterrupt:
         print("rnnbench: the sweep was interrupted; the same command goes on with it", file=sys.stderr)
@@ -69,9 +69,7 @@ def _planned(sweeper: "PopulationSweeper", groups: Sequence[tuple[list[str], lis
     return sweep, dry_run
 
 
-def _launcher(
-    sweeper: "PopulationSweeper", more: list[str], tell: Callable[[str], None]
-) -> Callable[[list[list[str]]], list[End]]:
+def _launcher(sweeper: "PopulationSweeper", more: list[str]) -> Callable[[list[list[str]]], list[End]]:
     """The launcher as `Sweep.conduct` wants it."""
     launched = 0
 
@@ -79,13 +77,7 @@ def _launcher(
         nonlocal launched
         assert sweeper.launcher is not None
         first, launched = launched, launched + len(jobs)
-        try:
-            returns = sweeper.launcher.launch([[*job, *more] for job in jobs], initial_job_idx=first)
-        except UserError:
-            raise
-        except Exception as error:  # noqa: BLE001 - of a launcher that gives up at the first job that dies
-            tell(f"the launcher came back early: {first_line(error)}")
-            return [error] * len(jobs)
+        returns = sweeper.launcher.launch([[*job, *more] for job in jobs], initial_job_idx=first)
         return [_end(job, r) for job, r in zip(jobs, returns, strict=True)]
 
     return launch
