@@ -45,7 +45,7 @@ def locked(path: Path, what: str) -> Iterator[None]:
 
 
 def holder(path: Path) -> str | None:
-    """Which process holds ``path``, as "pid … on …", or None."""
+    """Which process holds ``path``, as "pid … on …" if it says so, or None."""
     try:
         with path.open() as file:
             if _acquired(file, fcntl.LOCK_SH):
@@ -57,7 +57,7 @@ def holder(path: Path) -> str | None:
         found = json.loads(text)
         return f"pid {found['pid']} on {found['host']}"
     except (ValueError, KeyError, TypeError):  # it is being written
-        return "pid unknown"
+        return "another process"
 
 
 def _acquired(file: IO[str], kind: int) -> bool:

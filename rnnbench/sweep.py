@@ -7,18 +7,19 @@ a function that runs jobs and comes back, whatever may have become of them, and 
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from rnnbench.compose import Failure, together
-from rnnbench.config import RunConfig, identity
+from rnnbench.config import RunConfig
 from rnnbench.errors import UserError, first_line
-from rnnbench.members import TOGETHER, Member
+from rnnbench.estimate import Past
+from rnnbench.members import Member
 from rnnbench.outcome import JobDiedError, Outcome
 from rnnbench.record import Record
-from rnnbench.state import State, run_dirs, state_of
+from rnnbench.state import State, state_of
 from rnnbench.summary import counted
 
 POLL_S = 0.5
@@ -53,6 +54,11 @@ class Run:
     def to_do(self) -> bool:
         """Whether the sweep has to run it."""
         return self.config.force or not self.found.finished
+
+    @property
+    def epochs_done(self) -> int:
+        """Epochs that it need not train again."""
+        return 0 if self.config.force else self.found.epochs
 
 
 @dataclass
@@ -148,7 +154,7 @@ class Sweep:
         total = 0.0
         known = True
         for run in self.runs():
-            seconds = past.seconds_left(run) if run.to_do else 0.0
+            seconds = past.seconds_left(run.config, run.record.path.parent, run.epochs_done) if run.to_do else 0.0
             total, known = total + (seconds or 0.0), known and seconds is not None
             shown = "" if not run.to_do else "?" if seconds is None else duration(seconds)
             path = run.record.path
@@ -157,7 +163,7 @@ class Sweep:
                 (
                     number.get(id(run), "-"),
                     run.found.status,
-                    past.parameters(run),
+                    past.parameters(run.config),
                     shown,
                     where,
                     _without(common, run.name),
@@ -280,57 +286,6 @@ class Sweep:
             else:
                 results.append({**result, "path": str(run.record.path), "trained_now": run.to_do})
         return [run.config for run in group], results
-
-
-class Past:
-    """What finished runs beside a new one tell of it."""
-
-    def __init__(self) -> None:
-        """Nothing is read yet."""
-        self._speeds: dict[Path, list[tuple[dict[str, Any], float]]] = {}
-        self._parameters: dict[str, str] = {}
-
-    def seconds_left(self, run: Run) -> float | None:
-        """Training time until ``run`` has used up its budget, from the runs most like it; None if there are none."""
-        directory = run.record.path.parent
-        if directory not in self._speeds:
-            self._speeds[directory] = list(_speeds(directory.parent.parent, directory))
-        like = _scalars_apart(identity(run.config))
-        found = [seconds for other, seconds in self._speeds[directory] if other == like]
-        if not found:
-            return None
-        left = run.config.train.max_epochs - (0 if run.config.force else run.found.epochs)
-        return sorted(found)[len(found) // 2] * left
-
-    def parameters(self, run: Run) -> str:
-        """The number of recurrent parameters, where torch is there to count them."""
-        like = repr(_scalars_apart(identity(run.config)))
-        if like not in self._parameters:
-            try:
-                from rnnbench.assemble import prepare
-                from rnnbench.model import count_parameters
-
-                self._parameters[like] = f"{count_parameters(prepare(copy.deepcopy(run.config)).cell):,}"
-            except (ImportError, UserError):
-                self._parameters[like] = "?"
-        return self._parameters[like]
-
-
-def _speeds(runs_dir: Path, directory: Path) -> Iterator[tuple[dict[str, Any], float]]:
-    """For each finished run of ``directory`` what it was, and its seconds an epoch."""
-    for path in run_dirs(runs_dir):
-        if path.parent != directory:
-            continue
-        try:
-            result = Record(path).result()
-            if result and result["status"] == "done" and result["epochs"]:
-                yield _scalars_apart(identity(Record(path).config())), result["seconds"] / result["epochs"]
-        except (UserError, KeyError, TypeError):
-            continue
-
-
-def _scalars_apart(identity_of_run: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in identity_of_run.items() if key not in TOGETHER}
 
 
 def settled(config: RunConfig) -> RunConfig:

@@ -14,7 +14,7 @@ LAYERS = [
     {"kernels"},
     {"engines", "record", "state", "events", "progress", "summary"},
     {"assemble", "runner", "run"},
-    {"sweep", "watch"},
+    {"estimate", "sweep", "watch"},
     {"_plugins", "analysis"},
     {"commands"},
     {"cli", "job"},
