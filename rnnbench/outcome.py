@@ -37,12 +37,14 @@ class RunsFailedError(UserError):
         self.outcomes = list(outcomes)
 
     def __str__(self) -> str:
-        """The failures: of each what was given for it, the first line of the error, and where more of it is."""
+        """The failures: what was given for each and where its log is, and the first line of the error, once for all."""
         failed = [outcome for outcome in self.outcomes if outcome.failed]
         lines = [f"{len(failed)} of {len(self.outcomes)} runs failed:"]
-        for outcome in failed:
-            lines += [f"  {outcome.name}", f"    {outcome.error}"]
-            lines += [f"    log: {outcome.log}"] if outcome.log else []
+        for error in dict.fromkeys(outcome.error for outcome in failed):
+            for outcome in failed:
+                if outcome.error == error:
+                    lines += [f"  {outcome.name}", *([f"    log: {outcome.log}"] if outcome.log else [])]
+            lines.append(f"    {error}")
         return "\n".join(lines)
 
 

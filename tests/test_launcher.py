@@ -108,7 +108,7 @@ def test_a_run_that_breaks_costs_only_itself_and_is_listed(accident: str, reason
     done = call(*SWEEP, *OPTIONS, "seed=0,1,2", "hydra.sweeper.retries=1", cwd=here, **env)
     assert done.returncode == 1
     assert {seed: state for seed, state in states(here).items() if seed != 1} == {0: "done", 2: "done"}
-    *_, head, name, error, log = done.stderr.splitlines()
+    *_, head, name, log, error = done.stderr.splitlines()
     assert (head, name) == ("rnnbench: error: 1 of 3 runs failed:", "  seed=1")
     assert reason.replace("twice", "2 times") in error
     assert (here / log.strip().removeprefix("log: ")).is_file()

@@ -262,8 +262,9 @@ def test_an_interruption_ends_the_sweep_and_the_outcomes_are_known() -> None:
 def test_in_a_process_of_a_launcher_failures_are_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     pids = iter(range(1, 100))
     monkeypatch.setattr(os, "getpid", lambda: next(pids))
-    failed = [DONE, Outcome("seed=1", "error", "KeyError: 'one'", "run.log")]
-    text = "1 of 2 runs failed:\n  seed=1\n    KeyError: 'one'\n    log: run.log"
+    failed = [DONE, Outcome("seed=1", "error", "boom", "run.log"), Outcome("seed=2", "error", "no data")]
+    failed.append(Outcome("seed=3", "error", "boom"))
+    text = "3 of 4 runs failed:\n  seed=1\n    log: run.log\n  seed=3\n    boom\n  seed=2\n    no data"
     with pytest.raises(RunsFailedError, match=text) as caught:
         hydra_run(lambda asked: failed, ["seed=[0,1]"], [])
     back = pickle.loads(pickle.dumps(caught.value))
