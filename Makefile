@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test test-reference sanitize lint format clean
+.PHONY: help setup demo test test-reference test-pythons sanitize lint format clean
 
 help:
 	@echo "make demo    train a GRU on the adding problem and show what to look at"
 	@echo "make test    the whole test suite"
 	@echo "make test-reference   those of what trains once more, without the compiled kernels"
+	@echo "make test-pythons     those that need no torch, on each of Python 3.11 to 3.14 that is here, or on PYTHONS"
 	@echo "make sanitize         those of the kernels, compiled with gcc's sanitizers"
 	@echo "make lint    ruff and mypy"
 	@echo "make setup   the virtual environment in $(VENV), which the others make when it is missing"
@@ -31,6 +32,9 @@ test: $(READY)
 test-reference: $(READY)
 	RNNBENCH_KERNEL=reference $(BIN)/python -m pytest tests/test_cli.py tests/test_resume.py tests/test_tensorboard.py tests/test_members.py tests/test_sweeper.py
 
+test-pythons:
+	@$(PYTHON) tests/pythons.py
+
 sanitize: $(READY)
 	PYTHON=$(abspath $(BIN))/python bash tests/sanitize.sh
 
@@ -44,4 +48,4 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
+	rm -rf $(VENV) .venvs .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
