@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test test-reference test-ray test-slurm sanitize lint format clean
+.PHONY: help setup demo test test-reference test-pythons test-ray test-slurm sanitize lint format clean
 
 help:
 	@echo "make demo    train a GRU on the adding problem and show what to look at"
@@ -12,6 +12,7 @@ help:
 	@echo "make test-reference   those of what trains once more, without the compiled kernels"
 	@echo "make test-ray         those of the launcher for Ray, on a cluster of processes here; installs Ray"
 	@echo "make test-slurm       sweeps on a Slurm cluster of two nodes that it starts here, as root, with Debian's packages"
+	@echo "make test-pythons     those that need no torch, on each of Python 3.11 to 3.14 that is here, or on PYTHONS"
 	@echo "make sanitize         those of the kernels, compiled with gcc's sanitizers"
 	@echo "make lint    ruff and mypy"
 	@echo "make setup   the virtual environment in $(VENV), which the others make when it is missing"
@@ -42,6 +43,9 @@ test-slurm: $(READY)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,slurm]'
 	$(BIN)/python -m pytest -n 0 tests/cluster/test_slurm.py
 
+test-pythons:
+	@$(PYTHON) tests/pythons.py
+
 sanitize: $(READY)
 	PYTHON=$(abspath $(BIN))/python bash tests/sanitize.sh
 
@@ -55,4 +59,4 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
+	rm -rf $(VENV) .venvs .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

@@ -19,8 +19,11 @@ def load(run_dir: str | Path, weights: str = "best") -> "tuple[Model, RunConfig]
         weights: "best", those with the lowest validation loss, or "last".
 
     Raises:
-        UserError: if there is no such run, or its files are damaged.
+        UserError: if there is no such run, its files are damaged, or torch is not installed.
     """
+    from rnnbench.errors import check_torch
+
+    check_torch()
     from rnnbench.assemble import load as load_model
 
     return load_model(Path(run_dir), weights)

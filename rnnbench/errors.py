@@ -1,7 +1,9 @@
 """The one error a user of rnnbench is meant to read, the hint that goes with it, and the usual checks."""
 
 import difflib
+import importlib.util
 import math
+import sys
 from collections.abc import Iterable
 
 
@@ -56,3 +58,12 @@ def check_truth(key: str, value: object) -> None:
     """Raise `UserError` unless ``value`` is true or false."""
     if not isinstance(value, bool):
         raise UserError(f"{key}={value}: must be true or false.")
+
+
+def check_torch() -> None:
+    """Raise `UserError` where torch is not installed: configs, plans and tables do without it, training does not."""
+    if importlib.util.find_spec("torch") is None:
+        raise UserError(
+            f"torch is not installed for {sys.executable} (Python {sys.version.split()[0]}), and nothing can be "
+            "computed without it: pip install torch"
+        )

@@ -14,7 +14,7 @@ from typing import Any
 
 from rnnbench.compose import Failure, together
 from rnnbench.config import RunConfig
-from rnnbench.errors import UserError, first_line
+from rnnbench.errors import UserError, check_torch, first_line
 from rnnbench.estimate import Past
 from rnnbench.members import Member
 from rnnbench.outcome import JobDiedError, Outcome
@@ -292,11 +292,12 @@ def settled(config: RunConfig) -> RunConfig:
     """The config with all that its identity covers: the hidden size, and the file of a class of one's own.
 
     Raises:
-        UserError: see `assemble.prepare`.
+        UserError: see `assemble.prepare`; or where torch, which that needs, is missing.
     """
     roots = {str(part["_target_"]).partition(".")[0] for part in (config.cell, config.task)}
     if config.match_params is None and roots <= {"rnnbench", "torch"}:
         return config
+    check_torch()
     from rnnbench.assemble import prepare  # torch, which takes its time
 
     return prepare(copy.deepcopy(config)).config

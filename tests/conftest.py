@@ -1,14 +1,26 @@
-"""What the tests share: the real music files, where they are, and one thread for torch."""
+"""What the tests share: the real music files, where they are, one thread for torch, and how to do without torch."""
 
+import importlib
 import os
 from pathlib import Path
 
 import pytest
-import torch
 
 from rnnbench.tasks import store
 
-torch.set_num_threads(1)
+try:
+    import torch
+except ModuleNotFoundError:
+    WITH_TORCH = False
+else:
+    WITH_TORCH = True
+    torch.set_num_threads(1)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what trains where there is no torch."""
+    if not WITH_TORCH and item.get_closest_marker("needs_torch"):
+        pytest.skip("needs torch, which is not installed")
 
 
 def music_dir() -> Path:
@@ -39,3 +51,27 @@ TINY = (
     "progress=false",
 )
 """Overrides that make a run of a generated task last a fraction of a second."""
+
+
+def imports_without_torch(module: str) -> bool:
+    """Whether all that a module of tests imports can be had where there is no torch."""
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        return False
+    return True
+
+
+collect_ignore = [
+    path.name
+    for path in sorted(Path(__file__).parent.glob("test_*.py"))
+    if not WITH_TORCH and not imports_without_torch(f"tests.{path.stem}")
+]
+"""Where there is no torch: the modules that are about it, since they import it at their top."""
+
+
+def pytest_report_header() -> str | None:
+    """Say what is left out."""
+    return f"without torch, and so without {', '.join(collect_ignore)}" if collect_ignore else None

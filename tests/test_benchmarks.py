@@ -14,6 +14,7 @@ from rnnbench.kernels.build import NoCompilerError, find_compiler
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
+pytestmark = pytest.mark.needs_torch
 COMMANDS = [path for path in SCRIPTS if path.read_text(encoding="utf-8").startswith('"""`.venv')]
 
 

@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 
 import rnnbench
 from rnnbench.cli import COMMANDS
@@ -72,7 +71,11 @@ def test_every_command_has_help(command: str) -> None:
         (["run", "sead=3"], "Did you mean 'seed'?"),
         (["run", "train.lr=-1"], "train.lr=-1.0: must be a finite number above 0."),
         (["run", "match_params=20000", "cell.hidden_size=9"], "give one of them"),
-        (["run", "task=jsb_chorales", "data_dir=."], "there is no JSB_Chorales.mat in it"),
+        pytest.param(
+            ["run", "task=jsb_chorales", "data_dir=."],
+            "there is no JSB_Chorales.mat in it",
+            marks=pytest.mark.needs_torch,
+        ),
         (["table", "--runs", "nowhere"], "nowhere: there are no runs in it"),
         (["data", "fetch", "bach"], "name=bach: not known. Allowed: jsb_chorales"),
         (["list", "--config-dir", "nowhere"], "nowhere: there is no such directory"),
@@ -86,6 +89,7 @@ def test_a_mistake_is_answered_in_words_and_a_status(args: list[str], message: s
     assert "Error executing job" not in done.stderr
 
 
+@pytest.mark.needs_torch
 def test_a_run_ends_with_its_score_the_baseline_and_where_the_files_are(tmp_path: Path) -> None:
     done = call("run", *TINY_ADDING, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -107,6 +111,7 @@ def test_a_run_ends_with_its_score_the_baseline_and_where_the_files_are(tmp_path
     assert [r["epoch"] for r in map(json.loads, (path / "metrics.jsonl").read_text().splitlines())] == [0, 1, 2, 3]
 
 
+@pytest.mark.needs_torch
 def test_the_published_value_stands_beside_the_score(data_dir: Path, tmp_path: Path) -> None:
     args = ["task=jsb_chorales", "train=smoke", "train.max_epochs=1", "cell.hidden_size=4", f"data_dir={data_dir}"]
     done = call("run", "cell=gru", *args, cwd=tmp_path)
@@ -116,6 +121,7 @@ def test_the_published_value_stands_beside_the_score(data_dir: Path, tmp_path: P
     assert "11.093" in done.stdout
 
 
+@pytest.mark.needs_torch
 def test_a_sweep_goes_on_after_a_failure_lists_them_all_and_exits_with_1(tmp_path: Path) -> None:
     done = call("run", "-m", *TINY_ADDING, "cell.hidden_size=3,0", "seed=0,-1", cwd=tmp_path)
     assert done.returncode == 1
@@ -145,6 +151,7 @@ class LeakyCell(nn.Module):
 '''
 
 
+@pytest.mark.needs_torch
 def test_a_cell_of_ones_own_needs_one_python_file_and_one_config_file(tmp_path: Path) -> None:
     (tmp_path / "my_cells.py").write_text(OWN_CELL)
     (tmp_path / "conf" / "cell").mkdir(parents=True)
@@ -214,12 +221,15 @@ def test_completion_works_in_a_real_bash(tmp_path: Path) -> None:
     assert set(done.stdout.split()) == {"cell=gru", "cell=gru_cudnn"}, done.stderr
 
 
+@pytest.mark.needs_torch
 def test_a_trained_model_can_be_loaded_and_predicts(tmp_path: Path) -> None:
     done = call("run", "cell=lstm", "task=copy_memory", *TINY, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (path,) = tmp_path.glob("results/runs/copy_memory/lstm/s0-*")
     model, config = rnnbench.load(path)
     assert config.cell["hidden_size"] == 5
+    import torch
+
     from rnnbench.assemble import prepare
     from rnnbench.train import evaluate
 
@@ -233,6 +243,7 @@ def test_a_trained_model_can_be_loaded_and_predicts(tmp_path: Path) -> None:
     torch.testing.assert_close(model.predict(x).sum(dim=1), torch.ones(32))
 
 
+@pytest.mark.needs_torch
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -256,6 +267,7 @@ def test_a_damaged_file_is_told_and_nothing_is_lost(name: str, content: bytes, m
     assert (path / "metrics.jsonl").read_text() == before
 
 
+@pytest.mark.needs_torch
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     for seed in ("seed=0", "seed=1"):
         assert call("run", *TINY_ADDING, seed, cwd=tmp_path).returncode == 0
@@ -268,6 +280,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     assert "is a checkpoint of another config" in done.stderr
 
 
+@pytest.mark.needs_torch
 def test_a_results_directory_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     done = call("run", *TINY_ADDING, "results_dir=file", cwd=tmp_path)
@@ -276,6 +289,7 @@ def test_a_results_directory_that_cannot_be_written_is_told(tmp_path: Path) -> N
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.needs_torch
 def test_an_error_in_ones_own_cell_shows_its_traceback_and_is_recorded(tmp_path: Path) -> None:
     (tmp_path / "bad_cells.py").write_text(
         "import torch\nclass Bad(torch.nn.GRUCell):\n"
@@ -296,6 +310,7 @@ def test_an_error_in_ones_own_cell_shows_its_traceback_and_is_recorded(tmp_path:
     assert "no sixteen" in (path / "run.log").read_text()
 
 
+@pytest.mark.needs_torch
 @pytest.mark.parametrize(
     ("name", "content"),
     [("metrics.jsonl", b'{"epoch": 0}\ngarbled\n'), ("metrics.jsonl", b"\xff\xfe\n"), ("last.pt", None)],
@@ -305,6 +320,8 @@ def test_a_damaged_file_of_an_unfinished_run_is_told(name: str, content: bytes |
     (path,) = tmp_path.glob("results/runs/adding/gru/s0-*")
     (path / "result.json").unlink()
     if content is None:  # the right run, but weights of another size
+        import torch
+
         state = torch.load(path / name, weights_only=True)
         torch.save({**state, "theta": state["theta"][:-1]}, path / name)
     else:
@@ -323,6 +340,7 @@ def test_a_sweep_into_a_directory_that_cannot_be_written_is_told(tmp_path: Path)
     assert "Not a directory" in done.stderr
 
 
+@pytest.mark.needs_torch
 def test_one_failure_of_a_sweep_is_listed_at_its_end(tmp_path: Path) -> None:
     done = call("run", "-m", *TINY_ADDING, "cell.hidden_size=3,0,4", cwd=tmp_path)
     assert done.returncode == 1
@@ -330,6 +348,7 @@ def test_one_failure_of_a_sweep_is_listed_at_its_end(tmp_path: Path) -> None:
     assert [line[: len(part)] for line, part in zip(done.stderr.splitlines()[-3:], listed, strict=True)] == listed
 
 
+@pytest.mark.needs_torch
 def test_a_broken_cell_of_ones_own_does_not_hide_the_others_from_the_list(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("class Cell(\n")
     (tmp_path / "conf" / "cell").mkdir(parents=True)
@@ -346,6 +365,7 @@ def test_a_broken_cell_of_ones_own_does_not_hide_the_others_from_the_list(tmp_pa
     assert lines["gru"].split()[1] == "46"
 
 
+@pytest.mark.needs_torch
 def test_missing_data_leaves_no_run_behind(tmp_path: Path) -> None:
     done = call("run", "task=jsb_chorales", "data_dir=.", cwd=tmp_path)
     assert done.returncode == 1

@@ -3,28 +3,34 @@
 import itertools
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 import rnnbench.config as module
-from rnnbench.assemble import Prepared, prepare
 from rnnbench.compose import compose_config, compose_population, config_dir, describe, known_keys, options_of
 from rnnbench.config import from_dict, identity, run_key
 from rnnbench.errors import UserError
 from rnnbench.record import Record
-from rnnbench.run import run
 from tests.conftest import TINY
+
+if TYPE_CHECKING:
+    from rnnbench.assemble import Prepared
 
 CELLS, TASKS, PROTOCOLS = (list(options_of(group)) for group in ("cell", "task", "train"))
 EXPERIMENTS = list(options_of("experiment"))
 
 
-def prepared(*overrides: str) -> Prepared:
-    return prepare(compose_config(*overrides))
+def prepared(*overrides: str) -> "Prepared":
+    config = compose_config(*overrides)
+    from rnnbench.assemble import prepare
+
+    return prepare(config)
 
 
+@pytest.mark.needs_torch
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_every_cell_and_protocol_compose_and_prepare(cell: str, protocol: str) -> None:
@@ -53,8 +59,12 @@ def sweep(experiment: str) -> list[tuple[str, ...]]:
     return list(itertools.product(*axes))
 
 
+@pytest.mark.needs_torch
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_composes_and_takes_two_steps(experiment: str, data_dir: Path, tmp_path: Path) -> None:
+    from rnnbench.assemble import prepare
+    from rnnbench.run import run
+
     runs = sweep(experiment)
     tasks = {}
     for overrides in runs:
@@ -129,6 +139,7 @@ def test_the_keys_of_recorded_runs_do_not_change() -> None:
 PINNED = {"gru adding": "7dbe0dcda9", "lstm jsb chung2014": "d9f2a1a9d0"}
 
 
+@pytest.mark.needs_torch
 def test_the_hidden_size_is_solved_for_and_enters_the_identity() -> None:
     config = prepared("cell=lstm", "task=jsb_chorales", "match_params=18108").config
     assert config.cell["hidden_size"] == 36
@@ -171,6 +182,7 @@ def test_a_bad_value_is_named_with_what_is_allowed(override: str, message: str) 
         compose_config(override)
 
 
+@pytest.mark.needs_torch
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -185,11 +197,14 @@ def test_a_bad_value_is_named_with_what_is_allowed(override: str, message: str) 
     ],
 )
 def test_what_cannot_be_prepared_is_told(override: str, message: str, tmp_path: Path) -> None:
+    from rnnbench.run import run
+
     with pytest.raises(UserError, match=message):
         run(compose_config(override, f"results_dir={tmp_path}", *TINY[:4]))
     assert not list(tmp_path.iterdir()), "nothing is written for a run that cannot begin"
 
 
+@pytest.mark.needs_torch
 def test_a_device_that_is_not_there_is_told() -> None:
     import torch
 
@@ -200,7 +215,7 @@ def test_a_device_that_is_not_there_is_told() -> None:
 
 
 def test_the_resolved_config_of_a_run_is_read_back_as_it_was(tmp_path: Path) -> None:
-    config = prepared("cell=lstm", "train=librnn", f"results_dir={tmp_path}").config
+    config = compose_config("cell=lstm", "train=librnn", f"results_dir={tmp_path}")
     record = Record.of(config)
     record.open(config)
     assert record.config() == config
@@ -223,7 +238,7 @@ def test_the_cores_are_those_of_this_process_and_no_more_than_it_was_given(
 
 
 def test_a_directory_of_another_config_is_refused(tmp_path: Path) -> None:
-    config = prepared(f"results_dir={tmp_path}").config
+    config = compose_config(f"results_dir={tmp_path}")
     record = Record.of(config)
     record.open(config)
     stored = OmegaConf.load(record.path / "config.yaml")
@@ -245,7 +260,7 @@ def test_a_record_older_than_a_key_is_read_with_its_neutral_value(
 ) -> None:
     """dtype and tensorboard stand for keys of a protocol and of the surroundings that were added later."""
     monkeypatch.setitem(module.NEUTRAL, "train.dtype", "float32")
-    config = prepared("cell=lstm", f"results_dir={tmp_path}").config
+    config = compose_config("cell=lstm", f"results_dir={tmp_path}")
     record = Record.of(config)
     record.open(config)
     stored = OmegaConf.to_container(OmegaConf.load(record.path / "config.yaml"))
@@ -256,13 +271,18 @@ def test_a_record_older_than_a_key_is_read_with_its_neutral_value(
     record.open(config)
 
 
+def by_its_class(*case: object) -> Any:
+    """A case in which the class of the cell or task refuses the value, and not the config."""
+    return pytest.param(*case, marks=pytest.mark.needs_torch)
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (("cell=lstm", "cell.peepholes=no"), r"cell\.peepholes=no: must be true or false"),
-        (("cell=lstm", "cell.forget_bias=abc"), r"cell\.forget_bias=abc: must be a finite number"),
-        (("cell.update_bias=null",), r"cell\.update_bias=None: must be a finite number"),
-        (("task.margin=abc",), r"task\.margin=abc: must be a finite number"),
+        by_its_class(("cell=lstm", "cell.peepholes=no"), r"cell\.peepholes=no: must be true or false"),
+        by_its_class(("cell=lstm", "cell.forget_bias=abc"), r"cell\.forget_bias=abc: must be a finite number"),
+        by_its_class(("cell.update_bias=null",), r"cell\.update_bias=None: must be a finite number"),
+        by_its_class(("task.margin=abc",), r"task\.margin=abc: must be a finite number"),
         (("train.lr=inf",), r"train\.lr=inf: must be a finite number above 0"),
         (("cell=null",), r"cell=null: a group \(cell, .*takes the name of one"),
         (("+cell.name=x",), r"cell\.name: is a name that rnnbench uses itself"),

@@ -14,8 +14,7 @@ import pytest
 from rnnbench.record import Record
 from rnnbench.state import state_of
 from tests.conftest import TINY
-from tests.test_cli import call
-from tests.test_resume import ROOT
+from tests.test_cli import ROOT, call
 
 CELL = """
 import os, signal, sys, time
@@ -93,6 +92,7 @@ def alive(pid: int) -> bool:
     return True
 
 
+@pytest.mark.needs_torch
 @pytest.mark.parametrize(
     ("accident", "reason"),
     [
@@ -118,6 +118,7 @@ def test_a_run_that_breaks_costs_only_itself_and_is_listed(accident: str, reason
     assert set(states(here).values()) == {"done"}
 
 
+@pytest.mark.needs_torch
 @pytest.mark.parametrize(
     ("launcher", "accident"),
     [
@@ -135,6 +136,7 @@ def test_hydras_own_launchers_lose_no_more(launcher: str, accident: str, here: P
     assert "rnnbench: error: 1 of 3 runs failed:\n  seed=1\n" in done.stderr
 
 
+@pytest.mark.needs_torch
 def test_ctrl_c_stops_all_jobs_and_the_same_command_goes_on(here: Path) -> None:
     process = begun(here, "seed=0,1", "hydra.sweeper.max_members=1", SLOW="0.3")
     process.send_signal(signal.SIGINT)
@@ -150,6 +152,7 @@ def test_ctrl_c_stops_all_jobs_and_the_same_command_goes_on(here: Path) -> None:
     assert states(here) == {0: "done", 1: "done"}
 
 
+@pytest.mark.needs_torch
 def test_jobs_do_not_outlive_a_sweep_that_is_killed(here: Path) -> None:
     process = begun(here, "seed=0", SLOW="0.3")
     process.kill()
@@ -160,6 +163,7 @@ def test_jobs_do_not_outlive_a_sweep_that_is_killed(here: Path) -> None:
     assert result["updates"] > 0, "it has saved itself"
 
 
+@pytest.mark.needs_torch
 def test_two_sweeps_at_once_share_the_runs(here: Path) -> None:
     """The first goes on only when the second has nothing left to do but to wait for the first."""
     first = begun(here, "seed=0,1", ACCIDENT="0,1:while not Path('go').exists(): time.sleep(0.05)")
@@ -176,6 +180,7 @@ def test_two_sweeps_at_once_share_the_runs(here: Path) -> None:
         assert path.read_text().count(" start: ") == 1, "none was run twice"
 
 
+@pytest.mark.needs_torch
 def test_status_tells_what_runs_and_how_far_it_is(here: Path) -> None:
     process = begun(here, "seed=0", "train.max_epochs=30", SLOW="0.1")
     until(lambda: "\n" in (p.read_text() if (p := next(here.glob("results/runs/*/*/*/metrics.jsonl"))) else ""))
@@ -190,6 +195,7 @@ def test_status_tells_what_runs_and_how_far_it_is(here: Path) -> None:
     assert after.splitlines()[-1] == "1 run: 1 interrupted"
 
 
+@pytest.mark.needs_torch
 def test_clean_shows_first_and_removes_only_what_is_in_error_or_superseded(here: Path) -> None:
     failing = {"ACCIDENT": "1:raise ValueError('boom')"}
     call(*SWEEP, *OPTIONS, "seed=0,1", cwd=here, **failing)
@@ -211,6 +217,7 @@ def test_clean_shows_first_and_removes_only_what_is_in_error_or_superseded(here:
     assert "nothing to remove" in call("clean", cwd=here).stdout
 
 
+@pytest.mark.needs_torch
 def test_a_dry_run_runs_nothing(here: Path) -> None:
     done = call(*SWEEP, *OPTIONS, "seed=0,1", "dry_run=true", cwd=here)
     assert done.returncode == 0, done.stderr
@@ -218,6 +225,7 @@ def test_a_dry_run_runs_nothing(here: Path) -> None:
     assert not (here / "results" / "runs").exists()
 
 
+@pytest.mark.needs_torch
 @pytest.mark.parametrize("launcher", ["basic", "rnnbench"])
 def test_a_job_gets_its_share_of_the_cores(launcher: str, tmp_path: Path) -> None:
     more = ["cell=gru,tanh", "task=adding", *TINY, f"hydra/launcher={launcher}"]

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from rnnbench.assemble import prepare
 from rnnbench.commands.run import run_and_tell
 from rnnbench.compose import Asked, compose_config, compose_population, hydra_run
 from rnnbench.config import RunConfig, identity, run_key
@@ -18,7 +17,6 @@ from rnnbench.errors import UserError
 from rnnbench.members import candidates
 from rnnbench.outcome import Outcome, RunsFailedError
 from rnnbench.record import Record
-from rnnbench.run import run, run_population
 from rnnbench.summary import summarise, summarise_population
 from tests.conftest import TINY
 
@@ -100,7 +98,11 @@ def test_seeds_and_search_combine() -> None:
     assert [c.search and c.search["index"] for c in found] == [0, 1, 2, 0, 1, 2]
 
 
+@pytest.mark.needs_torch
 def test_a_candidate_knows_its_search_which_is_not_part_of_its_identity(tmp_path: Path) -> None:
+    from rnnbench.assemble import prepare
+    from rnnbench.run import run
+
     config = compose_population("search=chung2014", f"results_dir={tmp_path}", *TINY)[3]
     assert config.search == {"name": "chung2014", "index": 3, "candidates": 10, "log_low": -12, "log_high": -6}
     assert not [key for key in identity(config) if key.startswith("search")]
@@ -235,6 +237,7 @@ def test_a_member_that_does_not_compose_leaves_the_others_running() -> None:
     assert [name for name, _ in asked.failures] == ["cell=lstm seed=-1", "cell=lstm train.lrr=1"]
 
 
+@pytest.mark.needs_torch
 def test_an_error_before_the_members_train_is_a_failure_of_them_all(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -272,7 +275,10 @@ def test_in_a_process_of_a_launcher_failures_are_raised(monkeypatch: pytest.Monk
     assert str(back) == text
 
 
+@pytest.mark.needs_torch
 def test_a_population_runs_to_its_end_whatever_a_member_meets(tmp_path: Path) -> None:
+    from rnnbench.run import run_population
+
     overrides = (f"results_dir={tmp_path}", *TINY, "members=[['seed=0'],['cell.hidden_size=0'],['seed=1']]")
     first, failed, last = run_population(compose_population(*overrides))
     assert (first["status"], last["status"]) == ("done", "done")

@@ -71,6 +71,7 @@ def test_the_directory_in_the_example_of_load_is_that_of_the_demo() -> None:
     assert f"results/runs/adding/gru/s0-{run_key(compose_config())}" in README
 
 
+@pytest.mark.needs_torch
 def test_the_cell_in_the_readme_trains_as_it_stands(tmp_path: Path) -> None:
     code = re.search(r"`my_cells.py`:\n\n```python\n(.*?)```", README, re.S)
     config = re.search(r"`my_configs/cell/leaky.yaml`:\n\n```yaml\n(.*?)```", README, re.S)

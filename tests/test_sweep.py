@@ -11,7 +11,6 @@ from rnnbench.config import RunConfig
 from rnnbench.errors import UserError
 from rnnbench.outcome import JobDiedError, Outcome
 from rnnbench.record import Record
-from rnnbench.run import run_population
 from rnnbench.state import state_of
 from rnnbench.sweep import End, Options, Sweep, members_after
 from tests.conftest import TINY
@@ -34,6 +33,8 @@ def sweep_of(tmp_path: Path, *overrides: str) -> Sweep:
 
 def trained(job: list[str]) -> list[Outcome]:
     """A job that is run as it should be."""
+    from rnnbench.run import run_population
+
     results = run_population(compose_population(*job))
     return [Outcome("", result["status"], result.get("error")) for result in results]
 
@@ -73,7 +74,10 @@ def seeds(job: list[str]) -> list[int]:
     return [config.seed for config in compose_population(*job)]
 
 
+@pytest.mark.needs_torch
 def test_only_what_is_missing_or_unfinished_is_launched(tmp_path: Path) -> None:
+    from rnnbench.run import run_population
+
     first = sweep_of(tmp_path, "seed=[0,1]")
     assert first.counts() == "2 runs: 2 to run, 0 to resume, 0 done"
     conducted(first, Launcher(trained))
@@ -97,12 +101,14 @@ def compose_config_of(tmp_path: Path, seed: int) -> RunConfig:
     return config
 
 
+@pytest.mark.needs_torch
 def test_force_repeats_what_is_done(tmp_path: Path) -> None:
     conducted(sweep_of(tmp_path, "seed=[0,1]"), Launcher(trained))
     forced = sweep_of(tmp_path, "seed=[0,1]", "force=true")
     assert forced.counts() == "2 runs: 2 to run, 0 to resume, 0 done"
 
 
+@pytest.mark.needs_torch
 def test_the_candidates_of_a_search_that_are_done_are_left_out(tmp_path: Path) -> None:
     few = sweep_of(tmp_path, "search=chung2014", "search.candidates=2")
     conducted(few, Launcher(trained))
@@ -116,6 +122,7 @@ def test_the_candidates_of_a_search_that_are_done_are_left_out(tmp_path: Path) -
     assert sorted(result["search"]["index"] for result in results) == [0, 1, 2, 3]
 
 
+@pytest.mark.needs_torch
 def test_a_population_that_dies_costs_only_the_run_that_kills_it(tmp_path: Path) -> None:
     """Seed 1 kills whatever process it is in."""
 
@@ -161,7 +168,10 @@ def test_the_last_retry_is_alone() -> None:
     assert [members_after(rounds, 50, 1) for rounds in range(2)] == [50, 1]
 
 
+@pytest.mark.needs_torch
 def test_what_a_dead_job_had_finished_is_not_run_again(tmp_path: Path) -> None:
+    from rnnbench.run import run_population
+
     def half(job: list[str]) -> End:
         run_population(compose_population(*job)[:1])
         return died(job)
@@ -193,6 +203,7 @@ def test_a_run_that_raises_is_not_tried_again_and_its_reason_is_kept(tmp_path: P
     assert sweep.outcomes() == [Outcome("seed=0", "error", "ValueError: boom", "run.log"), Outcome("seed=1", "done")]
 
 
+@pytest.mark.needs_torch
 def test_a_job_that_a_cluster_stops_goes_on(tmp_path: Path) -> None:
     def stopped(job: list[str]) -> End:
         return [Outcome("", "interrupted")] * len(seeds(job))
@@ -203,8 +214,11 @@ def test_a_job_that_a_cluster_stops_goes_on(tmp_path: Path) -> None:
     assert statuses(sweep) == ["done", "done"]
 
 
+@pytest.mark.needs_torch
 def test_what_another_process_trains_is_waited_for_and_not_repeated(tmp_path: Path) -> None:
     """The other process ends one run while we wait, and leaves the other one unfinished."""
+    from rnnbench.run import run_population
+
     sweep = sweep_of(tmp_path, "seed=[0,1]")
     taken, left = (run.record for run in sweep.runs())
 
@@ -257,6 +271,7 @@ def asked_by(tmp_path: Path, *overrides: str) -> list[Asked]:
     return found
 
 
+@pytest.mark.needs_torch
 def test_the_plan_names_state_size_time_and_job_of_each_run(tmp_path: Path) -> None:
     conducted(sweep_of(tmp_path, "seed=0"), Launcher(trained))
     sweep = sweep_of(tmp_path, "seed=[0,1]")
@@ -275,6 +290,7 @@ def test_without_past_records_no_time_is_made_up(tmp_path: Path) -> None:
     assert line.split()[3] == "?"
 
 
+@pytest.mark.needs_torch
 def test_a_class_that_is_not_there_is_told_before_anything_runs(tmp_path: Path) -> None:
     (asked,) = asked_by(tmp_path, "cell._target_=nowhere.Cell")
     sweep = Sweep()
@@ -285,6 +301,7 @@ def test_a_class_that_is_not_there_is_told_before_anything_runs(tmp_path: Path) 
     assert "cannot import 'nowhere'" in error
 
 
+@pytest.mark.needs_torch
 def test_a_damaged_record_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     conducted(sweep_of(tmp_path), Launcher(trained))
     sweep = sweep_of(tmp_path)

@@ -105,6 +105,7 @@ def scores(root: Path) -> dict[str, object]:
     }
 
 
+@pytest.mark.needs_torch
 def test_a_sweep_makes_the_runs_that_its_members_make_alone(tmp_path: Path) -> None:
     for name in ("together", "alone"):
         (tmp_path / name).mkdir()
@@ -120,6 +121,7 @@ def test_a_sweep_makes_the_runs_that_its_members_make_alone(tmp_path: Path) -> N
     assert found == scores(tmp_path / "alone")
 
 
+@pytest.mark.needs_torch
 def test_a_search_and_the_same_rate_by_hand_are_one_run(tmp_path: Path) -> None:
     tiny = ["task=adding", *TINY, "tensorboard=false"]
     search = call("run", "-m", "cell=gru", "search=chung2014", "search.candidates=2", "seed=0,1", *tiny, cwd=tmp_path)
@@ -132,6 +134,7 @@ def test_a_search_and_the_same_rate_by_hand_are_one_run(tmp_path: Path) -> None:
     assert "(2)" in table.stdout, "seeds with rates of their own are pooled"
 
 
+@pytest.mark.needs_torch
 def test_failures_of_members_are_listed_and_the_others_run(tmp_path: Path) -> None:
     done = call("run", "-m", "cell=gru", "task=adding", *TINY, "seed=0,-1,2", "train.lr=-1,1e-3", cwd=tmp_path)
     assert done.returncode == 1

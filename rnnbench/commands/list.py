@@ -19,7 +19,7 @@ def main(argv: Sequence[str]) -> int:
     )
     args = parser.parse_args(argv)
     from rnnbench.compose import describe, options_of
-    from rnnbench.errors import UserError, check_whole
+    from rnnbench.errors import UserError, check_torch, check_whole
 
     check_whole("--inputs", args.inputs, 1)
     if args.config_dir and not args.config_dir.is_dir():
@@ -30,6 +30,10 @@ def main(argv: Sequence[str]) -> int:
         units, parameters = _size(name, args.config_dir, args.inputs)
         print(f"  {name:<34} {units:>5}  {parameters}")
         print(f"      {describe(path)}")
+    try:
+        check_torch()
+    except UserError as error:
+        print(f"  ?: {error}")
     titles = {"task": "tasks (task=...)", "train": "protocols (train=...)", "search": "searches (search=...)"}
     for group, title in titles.items():
         print(f"\n{title}")
@@ -40,17 +44,23 @@ def main(argv: Sequence[str]) -> int:
 
 def _size(name: str, extra: Path | None, inputs: int) -> tuple[str, str]:
     """The units of a cell and the number of its parameters, or why they cannot be told."""
-    from torch import nn
-
-    from rnnbench.assemble import find_class
     from rnnbench.compose import compose_config
-    from rnnbench.model import build_cell, count_parameters
+    from rnnbench.errors import UserError, check_torch
 
     try:
         config = compose_config(f"cell={name}", extra=extra)
         hidden_size = config.cell.get("hidden_size")
         if hidden_size is None:
             return "-", "as match_params says"
+        try:
+            check_torch()
+        except UserError:
+            return str(hidden_size), "?"
+        from torch import nn
+
+        from rnnbench.assemble import find_class
+        from rnnbench.model import build_cell, count_parameters
+
         cell_class = find_class(config.cell["_target_"], nn.Module, "cell")
         cell = build_cell(cell_class, inputs, hidden_size, config.options("cell"))
     except Exception as error:  # noqa: BLE001 - one broken file must not hide the others

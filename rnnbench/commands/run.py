@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rnnbench.compose import Asked, Failure, hydra_run
-from rnnbench.errors import UserError, first_line
+from rnnbench.errors import UserError, check_torch, first_line
 from rnnbench.members import Member
 from rnnbench.outcome import Outcome, RunsFailedError
 
@@ -53,6 +53,7 @@ def run_and_tell(asked: Asked) -> list[Outcome]:
 
 
 def _trained(members: Sequence[Member], swept: bool) -> list[Outcome]:
+    check_torch()
     from rnnbench.run import run_population
     from rnnbench.summary import next_steps, summarise_population
 
