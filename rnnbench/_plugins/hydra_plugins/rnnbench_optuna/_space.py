@@ -103,10 +103,10 @@ def distribution_of(override: Override) -> BaseDistribution:
         values = sorted(float(text) for text in _texts(override))
         if not values:
             raise UserError(f"{override.input_line}: is an empty range.")
-        step = abs(value.step)
+        step = abs(float(value.step))
         if all(number.is_integer() for number in (*values, step)):
             return IntDistribution(int(values[0]), int(values[-1]), step=int(step))
-        return FloatDistribution(values[0], values[-1], step=float(step))
+        return FloatDistribution(values[0], values[-1], step=step)
     return CategoricalDistribution(list(dict.fromkeys(_texts(override))))
 
 
