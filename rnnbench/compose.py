@@ -242,7 +242,7 @@ def hydra_run(job: Callable[[Asked], list[Outcome]], args: Sequence[str], ended:
             members, failures = members_of(cfg, composed.runtime.choices, overrides, user_dir(args))
         except UserError as error:
             members, failures = [], [(" ".join(overrides), error)]
-        swept = composed.mode == RunMode.MULTIRUN and composed.sweeper._target_.endswith(".PopulationSweeper")
+        swept = composed.mode == RunMode.MULTIRUN and composed.sweeper._target_.startswith("hydra_plugins.rnnbench_")
         outcomes = job(Asked(members, failures, cfg.dry_run, swept))
         ended.extend(outcomes)
         if any(outcome.failed for outcome in outcomes) and not (

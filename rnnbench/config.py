@@ -6,6 +6,7 @@ Values and the prose that explains them are in `configs/`; here is what they mus
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -22,6 +23,9 @@ taken to have that value: so old records keep their directories, resume, and are
 
 NAMES = ("cell.name", "task.name", "train.name")
 """The names of the config files, which decide nothing."""
+
+TRIAL = re.compile(r"\w[\w.-]*/\d+")
+"""The name of a search with Optuna, which is that of a file too, and the number of a trial."""
 
 RESERVED = ("name", "source")
 """Keys that rnnbench itself adds to the config of a cell or a task."""
@@ -85,6 +89,8 @@ class RunConfig:
     progress: str
     search: dict[str, Any] | None = None
     """Of which search this is a candidate (name, index, candidates, log_low, log_high); decides nothing."""
+    trial: str | None = None
+    """Of which search with Optuna this is which trial, as ``name/number``; decides nothing but when to give up."""
 
     def check(self) -> None:
         """Raise `UserError` for a value out of range."""
@@ -102,6 +108,13 @@ class RunConfig:
         check_number("checkpoint_every_s", self.checkpoint_every_s, least=0.0)
         self.progress = self.progress.lower()
         check_choice("progress", self.progress, ("auto", "true", "false"))
+        if self.trial is not None and not TRIAL.fullmatch(self.trial):
+            raise UserError(f"trial={self.trial}: must be the name of a search and a number, as in trial=gru-jsb/3.")
+
+    @property
+    def study(self) -> str | None:
+        """The name of the search with Optuna that the run belongs to."""
+        return study_of(self.trial)
 
     def options(self, group: str) -> dict[str, Any]:
         """The keyword arguments of the cell or the task: what is left when the keys of ours are taken out."""
@@ -181,6 +194,11 @@ def is_neutral(key: str, value: Any) -> bool:  # noqa: ANN401 - a leaf of a conf
 def run_key(config: RunConfig) -> str:
     """Ten hexadecimal digits of the sha256 of a run's identity."""
     return hashlib.sha256(json.dumps(identity(config), sort_keys=True).encode()).hexdigest()[:10]
+
+
+def study_of(trial: str | None) -> str | None:
+    """The name of the search that a trial belongs to."""
+    return None if trial is None else trial.rpartition("/")[0]
 
 
 def flatten(part: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:

@@ -22,9 +22,10 @@ TOGETHER = (
     "train.max_epochs",
     "train.patience",
     "train.stop_when_solved",
+    "trial",
 )
 """The keys in which runs may differ and still train as one program: random streams, scalars of the update, and when
-to stop. Any other changes the shapes of the tensors, the batches, or the kind of the update."""
+to stop or to give up. Any other changes the shapes of the tensors, the batches, or the kind of the update."""
 
 SEARCH_KEYS = ("key", "candidates", "log_low", "log_high")
 """What a search must say; besides, ``index`` chooses one of its candidates."""

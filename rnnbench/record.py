@@ -28,15 +28,16 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from rnnbench.compose import defaults_of_a_run
-from rnnbench.config import RunConfig, from_record, identity, run_key
+from rnnbench.config import RunConfig, from_record, identity, run_key, study_of
 from rnnbench.errors import UserError
 from rnnbench.files import write_atomically
 from rnnbench.lock import locked
 
 SCHEMA_VERSION = 1
-STATUSES = ("done", "diverged", "interrupted", "error")
+STATUSES = ("done", "diverged", "interrupted", "pruned", "error")
 FINISHED = STATUSES[:2]
-"""The outcomes that are not repeated; a run that was interrupted or met an error is taken up again."""
+"""The outcomes that are not repeated. A run that was interrupted or met an error is taken up again, and so is one that
+was pruned, unless by the search that gave it up."""
 
 
 class Record:
@@ -186,6 +187,11 @@ class Record:
         result = self.result()
         return result is not None and result["status"] in FINISHED
 
+    def ended(self, config: RunConfig) -> bool:
+        """Whether a run of ``config`` is not to be repeated: it is finished, or given up by its own search."""
+        result = self.result()
+        return result is not None and has_ended(result["status"], result.get("trial"), config)
+
     # ------------------------------------------------------------ checkpoints
 
     def save(self, path: Path, state: Mapping[str, Any]) -> None:
@@ -249,6 +255,11 @@ class Record:
                 shutil.rmtree(self._old)
             else:
                 self._old.rename(self.path)
+
+
+def has_ended(status: str, trial: str | None, config: RunConfig) -> bool:
+    """Whether what ended with ``status``, as ``trial`` of a search, is not to be repeated for ``config``."""
+    return status in FINISHED or (status == "pruned" and config.study is not None and config.study == study_of(trial))
 
 
 def read_result(path: Path) -> dict[str, Any]:

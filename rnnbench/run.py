@@ -19,7 +19,7 @@ from rnnbench.engines import Engines
 from rnnbench.errors import BusyError, UserError, first_line
 from rnnbench.population import take_turns
 from rnnbench.progress import ProgressBar
-from rnnbench.record import Record
+from rnnbench.record import FINISHED, Record
 from rnnbench.runner import Result, Shared, recorded
 
 
@@ -74,18 +74,17 @@ def _loop(config: RunConfig, shared: Shared) -> Generator[None, None, Result]:
     prepared = prepare(config)
     record = Record.of(config)
     try:
-        if record.finished() and not config.force:
+        if record.ended(config) and not config.force:
             return _found(record, config)
         _share_task(prepared, shared)
         with record.locked():
             record.recover()
-            done = record.finished()
-            if done and not config.force:  # by a process that held the lock until now
+            if record.ended(config) and not config.force:  # by a process that held the lock until now
                 return _found(record, config)
-            target = record.replacement() if done else record
+            target = record.replacement() if record.finished() else record
             target.open(config)
             result = yield from recorded(prepared, target, shared)
-            if target is not record and result["status"] != "interrupted":
+            if target is not record and result["status"] in FINISHED:
                 record.replace_by(target)
             return {**result, "path": str(record.path), "trained_now": True}
     except OSError as error:

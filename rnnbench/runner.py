@@ -15,7 +15,8 @@ from rnnbench.model import count_parameters
 from rnnbench.progress import ProgressBar
 from rnnbench.record import Record, finite
 from rnnbench.tasks.base import SPLITS, Task
-from rnnbench.train import Member, Metrics, Outcome, training
+from rnnbench.train import GivenUpError, Member, Metrics, Outcome, finished, training
+from rnnbench.trial import Trial
 
 Result = dict[str, Any]
 
@@ -70,6 +71,7 @@ def _description(config: RunConfig) -> dict[str, Any]:
         "cell": config.cell["name"],
         "seed": config.seed,
         "search": config.search,
+        "trial": config.trial,
         "config": {group: config.as_dict()[group] for group in ("cell", "task", "train")},
         **provenance.describe(config.device, config.cores()),
     }
@@ -94,7 +96,16 @@ class Runner:
         self.events = EventLog(record.path, flat, purge_step) if config.tensorboard else None
         self.saved_at = time.monotonic()
         self.best_saved = -1
+        self.trial = self._trial() if config.trial else None
         shared.bar.add(config, self.member, self.task)
+
+    def _trial(self) -> Trial | None:
+        """The trial of a search that this run is, if the search can be asked here."""
+        try:
+            return Trial(self.config)
+        except (ImportError, LookupError) as error:
+            self.log.warning("trial %s: nobody can say whether it is hopeless: %s", self.config.trial, error)
+            return None
 
     def _resume(self) -> int | None:
         """Go on from the last checkpoint; returns the first step of the curves that is to be drawn again."""
@@ -117,7 +128,7 @@ class Runner:
             self._save()
             budget = self.config.train.max_epochs * self.task.updates_in_epoch(self.config.train.batch_size)
             self.shared.bar.ended(self.member, left=budget - self.member.progress.update)
-            scores = {} if outcome == "interrupted" else self._score()
+            scores = {} if outcome in ("interrupted", "pruned") else self._score()
             if self.events and scores:
                 self.events.end(scores, self.task.metric, self.member.progress.update)
         finally:
@@ -171,6 +182,8 @@ class Runner:
             self.events.add({**points, **{f"baseline/{k}": v for k, v in baseline.items()}}, progress.update)
         self.shared.bar.evaluated(member, valid[self.task.metric], training)
         self._save_sometimes()
+        if self.trial and not finished(member, self.task) and self.trial.hopeless(progress.epoch, progress.best_metric):
+            raise GivenUpError
 
     def updated(self, member: Member) -> None:
         """See `train.Recorder`."""

@@ -14,6 +14,7 @@ stream      what it draws                               index
 ``noise``   the weight noise                            update
 ``cell``    what a cell of one's own draws in training  update
 ``search``  the learning rates that a search tries      0
+``trial``   what a search with Optuna tries next        trial
 ``data``    validation and test sets (``data_seed``)    0 train, 1 valid, 2 test
 =========== =========================================== ====================
 """

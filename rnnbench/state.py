@@ -7,12 +7,14 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from rnnbench.config import RunConfig
 from rnnbench.errors import UserError
 from rnnbench.lock import holder
-from rnnbench.record import Record
+from rnnbench.record import FINISHED, Record, has_ended
 
-STATES = ("new", "running", "done", "diverged", "interrupted", "error")
-"""What a run may be in. Whatever ended without a word, killed or with its machine, is "interrupted"."""
+STATES = ("new", "running", "done", "diverged", "interrupted", "pruned", "error")
+"""What a run may be in: "pruned" is what a search gave up, and whatever ended without a word, killed or with its
+machine, is "interrupted"."""
 
 TAIL_BYTES = 4096
 """Of metrics.jsonl: more than its longest line."""
@@ -34,11 +36,17 @@ class State:
     """Which process trains it."""
     checkpoint: bool = False
     """Whether there is something to go on from."""
+    trial: str | None = None
+    """Of which search it is a trial, and which, if it was given up."""
 
     @property
     def finished(self) -> bool:
         """Whether it is not to be repeated."""
-        return self.status in ("done", "diverged")
+        return self.status in FINISHED
+
+    def ended(self, config: RunConfig) -> bool:
+        """Whether a run of ``config`` is not to be repeated; see `Record.ended`."""
+        return has_ended(self.status, self.trial, config)
 
     @property
     def updates_per_s(self) -> float | None:
@@ -56,7 +64,7 @@ def state_of(record: Record) -> State:
         result = record.result()
     except (UserError, OSError) as error:
         return State("error", *_last_evaluation(record), error=str(error), checkpoint=record.last.exists())
-    if result is not None and result["status"] in ("done", "diverged"):
+    if result is not None and result["status"] in FINISHED:
         epochs, updates, seconds = (result.get(key) or 0 for key in ("epochs", "updates", "seconds"))
         return State(result["status"], int(epochs), int(updates), float(seconds))
     return State(
@@ -64,6 +72,7 @@ def state_of(record: Record) -> State:
         *_last_evaluation(record),
         error=None if result is None else _first_line(result.get("error")),
         checkpoint=record.last.exists(),
+        trial=None if result is None else result.get("trial"),
     )
 
 

@@ -23,6 +23,8 @@ def summarise(result: Mapping[str, Any]) -> str:
         where = f"epoch {result['epochs']}, update {result['updates']}"
         return f"{who}: interrupted at {where}; the same command goes on from there\n{files}"
     metric = result["metric"]
+    if result["status"] == "pruned":
+        return f"{who}: {_given_up(result)}; a run of its own goes on from there\n{files}"
     ended = "" if result["status"] == "done" else " DIVERGED; at its last good weights:"
     scores = f"train {number(result['train'][metric])}, validation {number(result['valid'][metric])}"
     epochs = f"epoch {result['best_epoch']} of {result['epochs']}"
@@ -83,11 +85,18 @@ def _in_a_line(config: RunConfig, result: Mapping[str, Any]) -> str:
     if result["status"] == "interrupted":
         return f"interrupted at epoch {result['epochs']}; the same command goes on from there  {where}"
     metric = result["metric"]
+    if result["status"] == "pruned":
+        return f"{_given_up(result)}  {where}"
     ended = "" if result["status"] == "done" else "DIVERGED; "
     scores = f"validation {metric} {number(result['valid'][metric])}"
     if config.search is None:
         scores += f", test {number(result['test'][metric])}"
     return f"{ended}{scores} at epoch {result['best_epoch']} of {result['epochs']}  {where}"
+
+
+def _given_up(result: Mapping[str, Any]) -> str:
+    best = f"validation {result['metric']} {number(result['best_valid'])}"
+    return f"given up at epoch {result['epochs']}, {best}"
 
 
 def _choices(

@@ -53,7 +53,7 @@ class Run:
     @property
     def to_do(self) -> bool:
         """Whether the sweep has to run it."""
-        return self.config.force or not self.found.finished
+        return self.config.force or not self.found.ended(self.config)
 
     @property
     def epochs_done(self) -> int:
@@ -235,7 +235,7 @@ class Sweep:
         for run, outcome in zip(job.runs, outcomes, strict=True):
             if outcome is None:  # the process is dead; the run may have ended before, or be in another one's hands
                 state = state_of(run.record)
-                if state.finished and not run.config.force:
+                if state.ended(run.config) and not run.config.force:
                     outcome = Outcome(run.name, state.status)
                 elif state.status == "running":
                     outcome = Outcome(run.name, "busy")
@@ -258,8 +258,8 @@ class Sweep:
         for run in busy:
             while (state := state_of(run.record)).status == "running":
                 time.sleep(POLL_S)
-            run.outcome = Outcome(run.name, state.status) if state.finished else None
-            left += [] if state.finished else [run]
+            run.outcome = Outcome(run.name, state.status) if state.ended(run.config) else None
+            left += [] if run.outcome else [run]
         return left
 
     # ------------------------------------------------------------ afterwards
@@ -280,7 +280,7 @@ class Sweep:
         results: list[Mapping[str, Any]] = []
         for run in group:
             state = state_of(run.record)
-            result = run.record.result() if state.finished else None
+            result = run.record.result() if state.ended(run.config) else None
             if result is None or (run.outcome is not None and run.outcome.failed):
                 results.append({"status": "error"})
             else:

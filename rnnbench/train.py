@@ -22,11 +22,15 @@ from rnnbench.seeding import normals, torch_seed
 from rnnbench.tasks.base import Batch, Loss, Split, Task
 
 Metrics = dict[str, float]
-Outcome = Literal["done", "diverged", "interrupted"]
+Outcome = Literal["done", "diverged", "interrupted", "pruned"]
 
 
 class DivergedError(Exception):
     """The loss or the gradient is not finite; θ is as it was before the step."""
+
+
+class GivenUpError(Exception):
+    """An evaluation was so bad that the member is not worth its time: it ends there, and may go on another day."""
 
 
 @dataclass
@@ -178,7 +182,11 @@ class Recorder(Protocol):
     """What the loop tells of itself."""
 
     def evaluated(self, member: Member, valid: Metrics, training: Metrics) -> None:
-        """An evaluation took place; ``training`` has the means over the epoch before it, if there was one."""
+        """An evaluation took place; ``training`` has the means over the epoch before it, if there was one.
+
+        Raises:
+            GivenUpError: to end here.
+        """
 
     def updated(self, member: Member) -> None:
         """Updates took place: the state is whole, and may be saved."""
@@ -226,6 +234,8 @@ def training(member: Member, task: Task, recorder: Recorder, engine: Engine) -> 
                 select(member, task, recorder, engine, means)
     except DivergedError:
         return "diverged"
+    except GivenUpError:
+        return "pruned"
     return "diverged" if progress.diverged else "done"
 
 

@@ -29,6 +29,7 @@ class Watch:
         """The groups whose scores have not been told."""
         self._todo = [run for run in sweep.runs() if run.to_do]
         self._seen: dict[int, tuple[float, str]] = {}
+        self._ended_runs: set[int] = set()
         self._disable = DISABLED[progress]
         self._bar: tqdm[NoReturn] | None = None
         self._ended = threading.Event()
@@ -75,18 +76,16 @@ class Watch:
     def _look(self) -> None:
         """See how far each run is, and tell the scores of groups that have ended."""
         for run in self._todo:
-            if self._seen.get(id(run), (0.0, ""))[1] not in ("done", "diverged") or run.config.force:
+            if id(run) not in self._ended_runs:
                 state = state_of(run.record)
-                ended = state.finished and not run.config.force
+                if ended := state.ended(run.config) and not run.config.force:
+                    self._ended_runs.add(id(run))
                 share = 1.0 if ended else min(1.0, state.epochs / run.config.train.max_epochs)
                 self._seen[id(run)] = share, state.status
         for group in list(self._waiting):
-            if all(not run.to_do or self._has_ended(run) for run in group):
+            if all(not run.to_do or id(run) in self._ended_runs for run in group):
                 self._waiting.remove(group)
                 self._summarise(group)
-
-    def _has_ended(self, run: Run) -> bool:
-        return self._seen[id(run)][1] in ("done", "diverged") and not run.config.force
 
     def _summarise(self, group: list[Run]) -> None:
         configs, results = self._sweep.results(group)
@@ -99,7 +98,7 @@ class Watch:
         if self._bar is None or self._bar.disable:
             return
         states = [status for _, status in self._seen.values()]
-        shown = {"running": "running", "done": "done", "diverged": "diverged", "error": "in error"}
+        shown = {"running": "running", "done": "done", "diverged": "diverged", "pruned": "pruned", "error": "in error"}
         counts = ((states.count(status), word) for status, word in shown.items())
         self._bar.set_description_str(", ".join(f"{n} {word}" for n, word in counts if n) + " ", refresh=False)
         self._bar.n = sum(fraction for fraction, _ in self._seen.values())

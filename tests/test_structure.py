@@ -12,7 +12,7 @@ LAYERS = [
     {"tasks", "provenance"},
     {"train", "population"},
     {"kernels"},
-    {"engines", "record", "state", "events", "progress", "summary"},
+    {"engines", "record", "state", "events", "progress", "summary", "trial"},
     {"assemble", "runner", "run"},
     {"estimate", "sweep", "watch"},
     {"_plugins", "analysis"},

@@ -23,6 +23,9 @@ SEARCHED = "train.lr"
 SEARCH = ["search.name", "search.log_low", "search.log_high"]
 """Columns that tell one search from another, beside the number of its candidates."""
 
+TRIED = ("done", "diverged", "pruned")
+"""The statuses of runs that count as candidates."""
+
 MACHINE = ("commit", "dirty", "versions.rnnbench", "versions.torch", "device_name", "kernel")
 """Columns that decide no result, but may move one by rounding."""
 
@@ -71,15 +74,16 @@ def compare(runs: pd.DataFrame, metrics: Sequence[str] = (), splits: Sequence[st
 
 
 def _left_out(runs: pd.DataFrame) -> list[str]:
-    """What the table does not show: a diverged run by its name, for it is a result; the others by number."""
+    """What the table does not show: diverged and given-up runs by name, for they were tried; the others by number."""
     notes = []
-    diverged = [
-        f"{r['cell']} on {r['task']}, seed {r['seed']} ({SEARCHED}={_show(r[SEARCHED])})"
-        for r in runs[runs["status"] == "diverged"].to_dict("records")
-    ]
-    if diverged:
-        notes.append(f"Diverged, and in no mean: {'; '.join(diverged)}.")
-    counts = runs.loc[~runs["status"].isin(["done", "diverged"]), "status"].value_counts()
+    for status, what in (("diverged", "Diverged"), ("pruned", "Given up by a search (pruned)")):
+        named = [
+            f"{r['cell']} on {r['task']}, seed {r['seed']} ({SEARCHED}={_show(r[SEARCHED])})"
+            for r in runs[runs["status"] == status].to_dict("records")
+        ]
+        if named:
+            notes.append(f"{what}, and in no mean: {'; '.join(named)}.")
+    counts = runs.loc[~runs["status"].isin(TRIED), "status"].value_counts()
     if len(counts):
         notes.append(f"Left out: {', '.join(f'{n} {status}' for status, n in counts.items())}.")
     return notes
@@ -110,9 +114,9 @@ def _keys(runs: pd.DataFrame, columns: Iterable[str]) -> "pd.Series[Any]":
 def _best_of_search(done: pd.DataFrame, runs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """For each seed of a search the run that is best on validation, its ``train.lr`` replaced by "best of …".
 
-    Diverged runs count as candidates and never win. The notes are on searches that are not complete.
+    Diverged and pruned runs count as candidates and never win. The notes are on searches that are not complete.
     """
-    tried = runs[runs["status"].isin(["done", "diverged"])]
+    tried = runs[runs["status"].isin(TRIED)]
     tried = tried.reindex(columns=[*runs.columns, *(c for c in (*SEARCH, "search.candidates") if c not in runs)])
     fixed = [c for c in config_columns(runs) if c not in (SEARCHED, "data_checksum")]
     search = _keys(tried, [*fixed, "task", "cell", "seed"])

@@ -58,6 +58,8 @@ def _row(path: Path, state: State) -> tuple[str, str, str, str, str]:
         note = f"by {state.holder}" + ("" if left is None else f"; {left:.0f} s of training left at most")
     elif state.status == "interrupted":
         note = "goes on from its checkpoint" if state.checkpoint else "begins anew: it had no checkpoint yet"
+    elif state.status == "pruned":
+        note = f"given up as trial {state.trial}; a run of its own goes on from its checkpoint"
     return "/".join(path.parts[-3:]), state.status, epoch, speed, note
 
 

@@ -22,15 +22,33 @@ if TYPE_CHECKING:
 
 def conduct(sweeper: "PopulationSweeper", groups: Sequence[tuple[list[str], list[list[str]]]]) -> list[Outcome]:
     """Plan, tell the plan, run it, and tell how it ended; see `PopulationSweeper.sweep`."""
+    options = options_of(sweeper)
+    sweep = Sweep()
+    plans = [plan(sweeper, sweep, shared, owns) for shared, owns in groups]
+    if any(plans):
+        print(sweep.table(options.max_members))
+        return []
+    run(sweeper, sweep, options)
+    if configs := [run.config for run in sweep.runs()]:
+        print(next_steps(configs[0].results_dir), flush=True)
+    outcomes = sweep.outcomes()
+    if any(outcome.failed for outcome in outcomes):
+        raise RunsFailedError(outcomes)
+    return outcomes
+
+
+def options_of(sweeper: "PopulationSweeper") -> Options:
+    """The keys of ``hydra.sweeper`` that say how a sweep is conducted, checked."""
     options = Options(sweeper.retries, sweeper.max_members, sweeper.max_batch_size)
     check_whole("hydra.sweeper.retries", options.retries, 0)
     for key in ("max_members", "max_batch_size"):
         if (value := getattr(options, key)) is not None:
             check_whole(f"hydra.sweeper.{key}", value, 1)
-    sweep, dry_run = _planned(sweeper, groups)
-    if dry_run:
-        print(sweep.table(options.max_members))
-        return []
+    return options
+
+
+def run(sweeper: "PopulationSweeper", sweep: Sweep, options: Options) -> None:
+    """Tell the counts, and run what is to be done; its scores are told as they come."""
     print(sweep.counts(), flush=True)
     configs = [run.config for run in sweep.runs()]
     progress = configs[0].progress if configs else "false"
@@ -42,31 +60,23 @@ def conduct(sweeper: "PopulationSweeper", groups: Sequence[tuple[list[str], list
     except KeyboardInterrupt:
         print("rnnbench: the sweep was interrupted; the same command goes on with it", file=sys.stderr)
         raise
-    if configs:
-        print(next_steps(configs[0].results_dir), flush=True)
-    outcomes = sweep.outcomes()
-    if any(outcome.failed for outcome in outcomes):
-        raise RunsFailedError(outcomes)
-    return outcomes
 
 
-def _planned(sweeper: "PopulationSweeper", groups: Sequence[tuple[list[str], list[list[str]]]]) -> tuple[Sweep, bool]:
-    """The runs of the sweep, and whether they are only to be told."""
+def plan(sweeper: "PopulationSweeper", sweep: Sweep, shared: list[str], owns: list[list[str]]) -> bool:
+    """Add the runs of a group to the sweep; returns whether they are only to be told."""
     assert sweeper.hydra_context is not None
-    sweep, dry_run = Sweep(), False
-    for shared, owns in groups:
-        overrides = together(shared, owns)
-        cfg = sweeper.hydra_context.config_loader.load_sweep_config(sweeper.config, overrides)
-        choices = {key: None if value is None else str(value) for key, value in cfg.hydra.runtime.choices.items()}
-        with open_dict(cfg):
-            del cfg["hydra"]
-        dry_run = dry_run or cfg.dry_run
-        members, failures = members_of(cfg, choices, overrides, user_dir(sys.argv[1:]))
-        kept = [o for o in shared if key_of(o) not in ("members", "dry_run")]
-        if any(owns) and len(kept) < len([o for o in shared if key_of(o) != "dry_run"]):
-            raise UserError("members and a sweep over what runs of a population may differ in: give one of them.")
-        sweep.add(kept, members, failures)
-    return sweep, dry_run
+    overrides = together(shared, owns)
+    cfg = sweeper.hydra_context.config_loader.load_sweep_config(sweeper.config, overrides)
+    choices = {key: None if value is None else str(value) for key, value in cfg.hydra.runtime.choices.items()}
+    with open_dict(cfg):
+        del cfg["hydra"]
+    dry_run = bool(cfg.dry_run)
+    members, failures = members_of(cfg, choices, overrides, user_dir(sys.argv[1:]))
+    kept = [o for o in shared if key_of(o) not in ("members", "dry_run")]
+    if any(owns) and len(kept) < len([o for o in shared if key_of(o) != "dry_run"]):
+        raise UserError("members and a sweep over what runs of a population may differ in: give one of them.")
+    sweep.add(kept, members, failures)
+    return dry_run
 
 
 def _launcher(sweeper: "PopulationSweeper", more: list[str]) -> Callable[[list[list[str]]], list[End]]:

@@ -1,0 +1,1 @@
+"""Searches with Optuna: a sweeper that draws its jobs batch by batch."""
