@@ -17,6 +17,11 @@ else:
     torch.set_num_threads(1)
 
 
+ROOT = Path(__file__).resolve().parent.parent
+PYTHONPATH = os.pathsep.join([str(ROOT), str(ROOT / "rnnbench" / "_plugins")])
+"""For processes that tests start: this checkout, whichever is installed."""
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what trains where there is no torch."""
     if not WITH_TORCH and item.get_closest_marker("needs_torch"):

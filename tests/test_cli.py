@@ -11,7 +11,7 @@ import pytest
 
 import rnnbench
 from rnnbench.cli import COMMANDS
-from tests.conftest import TINY
+from tests.conftest import PYTHONPATH, TINY
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY_ADDING = ["cell=gru", "task=adding", *TINY]
@@ -19,7 +19,7 @@ TINY_ADDING = ["cell=gru", "task=adding", *TINY]
 
 def call(*args: str, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "rnnbench.cli", *args]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **env}
+    environment = {**os.environ, "PYTHONPATH": PYTHONPATH, **env}
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
 
@@ -214,7 +214,7 @@ def test_completion_works_in_a_real_bash(tmp_path: Path) -> None:
     printf '%s\\n' "${COMPREPLY[@]}"
     """
     path = f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": PYTHONPATH}
     done = subprocess.run(
         ["bash", "-c", script], env=environment, capture_output=True, text=True, check=False, timeout=60
     )

@@ -13,7 +13,7 @@ import pytest
 from rnnbench.kernels import build
 from rnnbench.kernels.build import NoCompilerError, library
 from rnnbench.kernels.library import Library, open_library
-from tests.conftest import TINY
+from tests.conftest import PYTHONPATH, TINY
 from tests.test_kernels import assert_gradients_agree
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,7 +33,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def rnnbench(results: Path, *args: str, **env: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "rnnbench.cli", *RUN, f"results_dir={results}", *args]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **env}
+    environment = {**os.environ, "PYTHONPATH": PYTHONPATH, **env}
     return subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

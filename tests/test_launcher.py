@@ -13,8 +13,8 @@ import pytest
 
 from rnnbench.record import Record
 from rnnbench.state import state_of
-from tests.conftest import TINY
-from tests.test_cli import ROOT, call
+from tests.conftest import PYTHONPATH, TINY
+from tests.test_cli import call
 
 CELL = """
 import os, signal, sys, time
@@ -63,7 +63,7 @@ def begun(here: Path, *args: str, **env: str) -> subprocess.Popen[str]:
     process = subprocess.Popen(
         [sys.executable, "-m", "rnnbench.cli", *SWEEP, *OPTIONS, *args],
         cwd=here,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **env},
+        env={**os.environ, "PYTHONPATH": PYTHONPATH, **env},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
