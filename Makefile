@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test test-reference test-pythons test-ray test-slurm sanitize lint format clean
+.PHONY: help setup demo test test-reference test-pythons test-launchers test-ray test-slurm sanitize lint format clean
 
 help:
 	@echo "make demo    train a GRU on the adding problem and show what to look at"
 	@echo "make test    the whole test suite"
 	@echo "make test-reference   those of what trains once more, without the compiled kernels"
+	@echo "make test-launchers   sweeps with Hydra's launchers for joblib and submitit; installs them"
 	@echo "make test-ray         those of the launcher for Ray, on a cluster of processes here; installs Ray"
 	@echo "make test-slurm       sweeps on a Slurm cluster of two nodes that it starts here, as root, with Debian's packages"
 	@echo "make test-pythons     those that need no torch, on each of Python 3.11 to 3.14 that is here, or on PYTHONS"
@@ -33,6 +34,10 @@ test: $(READY)
 
 test-reference: $(READY)
 	RNNBENCH_KERNEL=reference $(BIN)/python -m pytest tests/test_cli.py tests/test_resume.py tests/test_tensorboard.py tests/test_members.py tests/test_sweeper.py
+
+test-launchers: $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,joblib,slurm]'
+	$(BIN)/python -m pytest tests/cluster/test_launchers_of_hydra.py -n 0
 
 test-ray: $(READY)
 	@$(BIN)/python -c 'import ray' 2> /dev/null || $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[ray]'

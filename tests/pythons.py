@@ -2,8 +2,8 @@
 
 Each gets an environment of its own in `.venvs/`, without torch, whose builds are for few Pythons at a time: rnnbench as
 it is here, and its other dependencies, as `constraints.txt` has them, or the latest where those have no wheels. PYTHONS
-names interpreters; otherwise they are python3.11 to python3.14, of those on the path or below `~/.pyenv/versions`
-one of each. Arguments go to pytest.
+names interpreters; otherwise they are python3.11 to python3.14, one of each, of those on the path or below
+`~/.pyenv/versions`. Arguments go to pytest.
 """
 
 import os

@@ -160,8 +160,16 @@ def test_a_cell_of_ones_own_needs_one_python_file_and_one_config_file(tmp_path: 
     (own.parent / "torch_gru.yaml").write_text("# torch's own.\n_target_: torch.nn.GRUCell\nhidden_size: 6\n")
     (own.parent / "torch_lstm.yaml").write_text("# torch's own.\n_target_: torch.nn.LSTMCell\nhidden_size: 6\n")
     small = [o for o in TINY if not o.startswith("cell.")]
-    sweep = ["--config-dir", "conf", "-m", "cell=leaky,torch_gru,torch_lstm", "task=adding", *small]
-    done = call("run", *sweep, cwd=tmp_path)
+    sweep = [
+        "--config-dir",
+        "conf",
+        "-m",
+        "hydra/launcher=basic",
+        "cell=leaky,torch_gru,torch_lstm",
+        "task=adding",
+        *small,
+    ]
+    done = call("run", *sweep, *small, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     matched = call("run", "--config-dir", "conf", "cell=leaky", "match_params=500", *small, cwd=tmp_path)
     assert matched.returncode == 0, matched.stderr

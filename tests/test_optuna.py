@@ -33,7 +33,15 @@ from hydra_plugins.rnnbench_optuna._core import _mend  # noqa: E402 - after Optu
 from hydra_plugins.rnnbench_optuna._space import sampler_of, space_of  # noqa: E402
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution  # noqa: E402
 
-SEARCH = ["run", "-m", "hydra/sweeper=rnnbench_optuna", "task=adding", *TINY, "tensorboard=false"]
+SEARCH = [
+    "run",
+    "-m",
+    "hydra/sweeper=rnnbench_optuna",
+    "hydra/launcher=basic",
+    "task=adding",
+    *TINY,
+    "tensorboard=false",
+]
 SPACE = ["train.lr=tag(log,interval(1e-4,1e-1))", "train.weight_noise=choice(0,0.05)"]
 
 
@@ -189,9 +197,9 @@ def here(tmp_path: Path) -> Path:
 
 
 def test_a_search_that_is_killed_goes_on_to_the_trials_of_an_undisturbed_one(here: Path) -> None:
-    search = ["hydra/sweeper=rnnbench_optuna", *SPACE, *sizes(4, 2)]
+    search = [*SEARCHER, *SPACE, *sizes(4, 2)]
     process = begun(here / "killed", *search, SLOW="0.1")
-    until(lambda: len(list((here / "killed").glob("results/runs/*/*/*/last.pt"))) > 2)
+    until(lambda: len(list((here / "killed").glob("results/runs/*/*/*/last.pt"))) > 3)
     process.kill()
     process.communicate()
     before = told(here / "killed")
@@ -259,9 +267,9 @@ def test_a_journal_that_was_cut_short_is_mended(tmp_path: Path) -> None:
 
 def test_without_optuna_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plugin, "find_spec", lambda name: None)
-    others = {"max_batch_size": None, "params": None, "max_members": None, "retries": 0}
+    sweeper = object.__new__(plugin.SearchSweeper)
     with pytest.raises(UserError, match=re.escape("pip install 'rnnbench[optuna]'")):
-        plugin.SearchSweeper(1, 1, None, "tpe", "none", 1, **others).sweep([])
+        sweeper.sweep([])
 
 
 # ---------------------------------------------------------------- giving up

@@ -113,7 +113,7 @@ def test_a_sweep_makes_the_runs_that_its_members_make_alone(tmp_path: Path) -> N
     sweep = call("run", "-m", "cell=gru,tanh", "seed=0,1", "train.lr=1e-3,2e-3", *tiny, cwd=tmp_path / "together")
     assert sweep.returncode == 0, sweep.stderr
     assert sweep.stdout.count(": 4 runs") == 2, "two populations of four"
-    basic = ["hydra/sweeper=basic", "cell=gru,tanh", "seed=0,1", "train.lr=1e-3,2e-3"]
+    basic = ["hydra/sweeper=basic", "hydra/launcher=basic", "cell=gru,tanh", "seed=0,1", "train.lr=1e-3,2e-3"]
     alone = call("run", "-m", *basic, *tiny, cwd=tmp_path / "alone")
     assert alone.returncode == 0, alone.stderr
     found = scores(tmp_path / "together")
@@ -124,7 +124,17 @@ def test_a_sweep_makes_the_runs_that_its_members_make_alone(tmp_path: Path) -> N
 @pytest.mark.needs_torch
 def test_a_search_and_the_same_rate_by_hand_are_one_run(tmp_path: Path) -> None:
     tiny = ["task=adding", *TINY, "tensorboard=false"]
-    search = call("run", "-m", "cell=gru", "search=chung2014", "search.candidates=2", "seed=0,1", *tiny, cwd=tmp_path)
+    search = call(
+        "run",
+        "-m",
+        "hydra/launcher=basic",
+        "cell=gru",
+        "search=chung2014",
+        "search.candidates=2",
+        "seed=0,1",
+        *tiny,
+        cwd=tmp_path,
+    )
     assert search.returncode == 0, search.stderr
     assert search.stdout.count("best of 2 on validation") == 2
     first = compose_population("search=chung2014")[0].train.lr
