@@ -33,15 +33,8 @@ from hydra_plugins.rnnbench_optuna._core import _mend  # noqa: E402 - after Optu
 from hydra_plugins.rnnbench_optuna._space import sampler_of, space_of  # noqa: E402
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution  # noqa: E402
 
-SEARCH = [
-    "run",
-    "-m",
-    "hydra/sweeper=rnnbench_optuna",
-    "hydra/launcher=basic",
-    "task=adding",
-    *TINY,
-    "tensorboard=false",
-]
+SEARCHER = ["hydra/sweeper=rnnbench_optuna", "hydra/launcher=basic"]
+SEARCH = ["run", "-m", *SEARCHER, "task=adding", *TINY, "tensorboard=false"]
 SPACE = ["train.lr=tag(log,interval(1e-4,1e-1))", "train.weight_noise=choice(0,0.05)"]
 
 
