@@ -41,7 +41,8 @@ class Model(nn.Module):
         super().__init__()
         self.cell = cell
         self.link: Callable[[Tensor], Tensor] = link
-        self.readout: nn.Linear = nn.utils.skip_init(nn.Linear, hidden_size, output_size)
+        with torch.random.fork_rng(devices=[]):  # its values are drawn anew; nn.utils.skip_init imports half a second
+            self.readout = nn.Linear(hidden_size, output_size)
         nn.init.zeros_(self.readout.weight)
         nn.init.zeros_(self.readout.bias)
 

@@ -11,13 +11,17 @@ import pytest
 
 import rnnbench
 from rnnbench.cli import COMMANDS
-from tests.conftest import PYTHONPATH, TINY
+from tests import zygote
+from tests.conftest import PYTHONPATH, TINY, WITH_TORCH
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY_ADDING = ["cell=gru", "task=adding", *TINY]
 
 
 def call(*args: str, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProcess[str]:
+    """A command in a process of its own, and how it ended."""
+    if WITH_TORCH and not env:
+        return zygote.run(list(args), cwd)
     command = [sys.executable, "-m", "rnnbench.cli", *args]
     environment = {**os.environ, "PYTHONPATH": PYTHONPATH, **env}
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, check=False)

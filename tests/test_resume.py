@@ -16,6 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from rnnbench.compose import compose_config
 from rnnbench.record import Record
 from rnnbench.run import run
+from tests import zygote
 from tests.conftest import TINY
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,6 +35,8 @@ TIMES = ("wall_s", "seconds")
 
 
 def rnnbench(*args: str, module: str = "rnnbench.cli", **options: Any) -> subprocess.CompletedProcess[str]:
+    if module == "rnnbench.cli" and not options:
+        return zygote.run(list(args), ROOT)
     command = [sys.executable, "-m", module, *args]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False, **options)
 

@@ -1,0 +1,255 @@
+"""What a few seeds allow to conclude: pure functions over arrays. Lower scores are better throughout.
+
+Letters: n seeds, d = a − b the differences of two methods at the same seeds, R runs (seeds) of each of T tasks.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import special, stats
+
+CONFIDENCE = 0.95
+ALPHA = 0.05
+POWER = 0.8
+"""The chance that so many seeds as `seeds_needed` says find the effect, if it is as large as it seems."""
+
+EXACT_UNTIL = 16
+"""Pairs up to which all sign flips are tried, 65,536; beyond, a sample of them."""
+
+BOOTSTRAP_FROM = 20
+"""Scores from which a percentile bootstrap has about the coverage of its name; with fewer it is far too narrow."""
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate, and between what it lies."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What the paired runs of two methods say of a difference d = a − b; negative: a is better."""
+
+    seeds: int
+    difference: Interval
+    """Of means, with the paired t interval."""
+    p: float
+    """Of the paired permutation test, two-sided, corrected for the comparisons made with it (Holm)."""
+    smallest_p: float
+    """The smallest that this many seeds and comparisons could have given."""
+    effect: float
+    """Hedges' g of the differences: their mean in units of their standard deviation, corrected for few seeds."""
+    improvement: float
+    """The probability that a run of a is better than one of b."""
+    verdict: str
+    """"better" (a), "worse" or "undecided"."""
+    seeds_needed: int | None
+    """Where it is undecided: with how many seeds it might be; None if no number can be told."""
+
+
+def compare_all(pairs: Sequence[tuple[ArrayLike, ArrayLike]]) -> list[Comparison]:
+    """Compare methods pair by pair, as one family of tests.
+
+    Args:
+        pairs: for each comparison the scores of a and of b, (n,) each, at the same seeds in the same order.
+
+    Raises:
+        ValueError: if the two of a pair are not as many, or not finite.
+    """
+    scores = [(_scores(a), _scores(b)) for a, b in pairs]
+    for a, b in scores:
+        if len(a) != len(b):
+            raise ValueError(f"{len(a)} and {len(b)} scores: must be as many, a pair for each seed")
+    corrected = holm([sign_flip_p(a - b) for a, b in scores])
+    return [_compared(a, b, float(p), len(scores)) for (a, b), p in zip(scores, corrected, strict=True)]
+
+
+def _compared(a: Floats, b: Floats, p: float, comparisons: int) -> Comparison:
+    d = a - b
+    smallest = min(1.0, smallest_p(len(d)) * comparisons)
+    decided = p <= ALPHA and smallest <= ALPHA
+    verdict = "undecided" if not decided else "better" if d.mean() < 0 else "worse"
+    return Comparison(
+        len(d),
+        paired_t_interval(d),
+        p,
+        smallest,
+        hedges_g(d),
+        probability_of_improvement(a, b),
+        verdict,
+        None if decided else seeds_needed(d, comparisons),
+    )
+
+
+def paired_t_interval(d: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
+    """The mean of differences (n,) and Student's interval for it; endless with fewer than two."""
+    x = _scores(d)
+    mean = float(x.mean())
+    if len(x) < 2:
+        return Interval(mean, -math.inf, math.inf)
+    half = float(stats.t.ppf((1 + confidence) / 2, len(x) - 1) * x.std(ddof=1) / math.sqrt(len(x)))
+    return Interval(mean, mean - half, mean + half)
+
+
+def sign_flip_p(d: ArrayLike, resamples: int = 99_999, seed: int = 0) -> float:
+    """The two-sided p of the paired permutation test of the mean.
+
+    If the methods are alike, each difference might as well have had the other sign. With up to `EXACT_UNTIL` pairs all
+    2ⁿ flips are tried; with more, ``resamples`` of them, and the one observed (Phipson & Smyth 2010).
+    """
+    x = _scores(d)
+    seen = abs(x.sum()) * (1 - 1e-12)  # sums in another order must not make a tie a difference
+    if len(x) <= EXACT_UNTIL:
+        signs = 1 - 2 * ((np.arange(2 ** len(x))[:, None] >> np.arange(len(x))) & 1)
+        return float(np.mean(np.abs(signs @ x) >= seen))
+    signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(resamples, len(x)))
+    return float((1 + np.count_nonzero(np.abs(signs @ x) >= seen)) / (1 + resamples))
+
+
+def smallest_p(n: int) -> float:
+    """The smallest p that `sign_flip_p` can give for n pairs: all signs alike, one way or the other."""
+    return min(1.0, 2.0 ** (1 - n))
+
+
+def holm(p: Sequence[float]) -> Floats:
+    """Holm's step-down correction (1979): the chance of any false alarm in the family stays below α."""
+    values = np.asarray(p, dtype=np.float64)
+    order = np.argsort(values, kind="stable")
+    scaled = values[order] * (len(values) - np.arange(len(values)))
+    corrected = np.empty_like(values)
+    corrected[order] = np.minimum(np.maximum.accumulate(scaled), 1.0)
+    return corrected
+
+
+def hedges_g(d: ArrayLike) -> float:
+    """The mean of differences (n,) over their standard deviation, without its upward bias at small n (Hedges 1981)."""
+    x = _scores(d)
+    if len(x) < 2:
+        return math.nan
+    spread = x.std(ddof=1)
+    if spread == 0:
+        return math.nan if x.mean() == 0 else math.copysign(math.inf, x.mean())
+    df = len(x) - 1
+    correction = (
+        math.exp(special.gammaln(df / 2) - special.gammaln((df - 1) / 2)) / math.sqrt(df / 2) if df > 1 else 0.0
+    )
+    return float(x.mean() / spread * correction)
+
+
+def probability_of_improvement(a: ArrayLike, b: ArrayLike) -> float:
+    """The probability that a run of a scores lower than one of b, over all pairs of runs; a tie is half."""
+    x, y = _scores(a)[:, None], _scores(b)[None, :]
+    return float(np.mean((x < y) + 0.5 * (x == y)))
+
+
+def seeds_needed(d: ArrayLike, comparisons: int = 1, most: int = 10_000) -> int | None:
+    """With how many seeds a difference like that of d (n,) would probably be decided.
+
+    Enough for the permutation test to reach α at all, and for a paired t test at α over ``comparisons`` (Bonferroni,
+    which Holm is not worse than) to find the effect with probability `POWER`, if it is as large as it seems now. The
+    effect of few seeds is uncertain, and so is this number.
+
+    Returns:
+        At least n + 1; None with fewer than two seeds, no spread, no difference, or if more than ``most`` are needed.
+    """
+    x = _scores(d)
+    effect = abs(hedges_g(x)) if len(x) > 2 else math.nan
+    if not math.isfinite(effect) or effect == 0:
+        return None
+    alpha = ALPHA / comparisons
+    fewest = ((stats.norm.isf(alpha / 2) + stats.norm.isf(1 - POWER)) / effect) ** 2  # were the spread known
+    for n in range(max(len(x) + 1, math.ceil(min(fewest, most + 1))), most + 1):
+        if smallest_p(n) > alpha:
+            continue
+        critical = stats.t.ppf(1 - alpha / 2, n - 1)
+        shift = effect * math.sqrt(n)
+        # the other tail is left out: below 1e-3 where this one is 0.8; and far out scipy's nct is no number
+        if shift > critical + 20 or stats.nct.sf(critical, n - 1, shift) >= POWER:
+            return n
+    return None
+
+
+# ---------------------------------------------------------------- over tasks
+
+
+def interquartile_mean(scores: ArrayLike) -> float:
+    """The mean of the middle half of all scores: neither one lucky run nor one lost one moves it much."""
+    return float(stats.trim_mean(np.asarray(scores, dtype=np.float64), 0.25, axis=None))
+
+
+def performance_profile(scores: ArrayLike, thresholds: ArrayLike) -> Floats:
+    """For each threshold the share of runs that score at most that, tasks weighing the same.
+
+    Args:
+        scores: (R, T), normalised so that they can be compared between tasks.
+        thresholds: (K,).
+
+    Returns:
+        (K,), rising from 0 to 1.
+    """
+    x, tau = np.asarray(scores, dtype=np.float64), np.asarray(thresholds, dtype=np.float64)
+    return np.asarray((x[None] <= tau[:, None, None]).mean(axis=1).mean(axis=1), dtype=np.float64)
+
+
+def bootstrap_interval(
+    scores: ArrayLike,
+    statistic: Callable[[Floats], float],
+    confidence: float = CONFIDENCE,
+    resamples: int = 2_000,
+    seed: int = 0,
+) -> Interval:
+    """A percentile interval of an aggregate over tasks, runs drawn anew within each task (stratified).
+
+    Args:
+        scores: (R, T).
+        statistic: of an array of that shape.
+        confidence: of the interval.
+        resamples: how many are drawn.
+        seed: of what is drawn.
+
+    Raises:
+        ValueError: with fewer than `BOOTSTRAP_FROM` scores, where it would be too narrow to mean what it says.
+    """
+    x = np.asarray(scores, dtype=np.float64)
+    if x.size < BOOTSTRAP_FROM:
+        raise ValueError(f"{x.size} scores: a bootstrap interval needs at least {BOOTSTRAP_FROM}")
+    rng = np.random.default_rng(seed)
+    rows = rng.integers(len(x), size=(resamples, *x.shape))
+    found = [statistic(np.take_along_axis(x, chosen, axis=0)) for chosen in rows]
+    low, high = np.quantile(found, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(statistic(x), float(low), float(high))
+
+
+def expected_best(valid: ArrayLike, score: ArrayLike) -> Floats:
+    """The score to be expected of the best of k candidates on validation, for k = 1 … n (Dodge et al. 2019).
+
+    Exact: of n candidates in the order of validation, the i-th is the best of k drawn without replacement with
+    probability C(n − i, k − 1) / C(n, k).
+
+    Args:
+        valid: (n,), by which the best is chosen.
+        score: (n,), on test, say; or ``valid`` itself.
+
+    Returns:
+        (n,); the last is the score of the candidate that is best on validation.
+    """
+    v, s = _scores(valid), _scores(score)
+    ordered = s[np.argsort(v, kind="stable")]
+    n = len(ordered)
+    i, k = np.arange(1, n + 1)[None, :], np.arange(1, n + 1)[:, None]
+    return np.asarray((special.comb(n - i, k - 1) / special.comb(n, k)) @ ordered, dtype=np.float64)
+
+
+def _scores(values: ArrayLike) -> Floats:
+    x = np.asarray(values, dtype=np.float64)
+    if x.ndim != 1 or len(x) == 0 or not np.isfinite(x).all():
+        raise ValueError(f"{x}: must be one or more finite numbers")
+    return x
