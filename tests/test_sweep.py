@@ -144,6 +144,7 @@ def test_a_population_that_dies_costs_only_the_run_that_kills_it(tmp_path: Path)
     assert failed.log == "job-0.log"
 
 
+@pytest.mark.needs_torch
 def test_a_launcher_that_gives_up_at_a_dead_job_does_not_lose_the_others(tmp_path: Path) -> None:
     """As joblib and submitit do: the first of three jobs dies, and what they had been given with it is never begun."""
     launched: list[list[list[int]]] = []
