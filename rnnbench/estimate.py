@@ -8,7 +8,7 @@ from typing import Any
 from rnnbench.config import RunConfig, identity
 from rnnbench.errors import UserError
 from rnnbench.record import Record
-from rnnbench.state import run_dirs
+from rnnbench.state import runs_of
 
 DECIDE_SPEED = ("train.batch_size", "train.dtype", "train.eval_every", "train.reduction")
 """Of the protocol; besides, all of the cell and of the task does."""
@@ -55,9 +55,7 @@ class Past:
 
 def _speeds(directory: Path) -> Iterator[tuple[dict[str, Any], float]]:
     """For each finished run of ``directory`` what decides its speed, and its seconds an epoch."""
-    for path in run_dirs(directory.parent.parent):
-        if path.parent != directory:
-            continue
+    for path in runs_of(directory):
         try:
             result = Record(path).result()
             if result and result["status"] == "done" and result["epochs"]:

@@ -77,8 +77,14 @@ def state_of(record: Record) -> State:
 
 
 def run_dirs(runs_dir: Path) -> Iterator[Path]:
-    """The directories of runs; those whose names begin with a dot are about to replace another or be replaced."""
-    for path in sorted(runs_dir.glob("*/*/s*-*")):
+    """The directories of all runs, ``<task>/<cell>/s<seed>-<hash>/``."""
+    for cell in sorted(runs_dir.glob("*/*/")):
+        yield from runs_of(cell)
+
+
+def runs_of(cell: Path) -> Iterator[Path]:
+    """The directories of the runs of one cell on one task; what begins with a dot replaces a run, or is replaced."""
+    for path in sorted(cell.glob("s*-*")):
         seed, _, key = path.name.removeprefix("s").partition("-")
         if path.is_dir() and seed.isdigit() and key and set(key) <= set("0123456789abcdef"):
             yield path

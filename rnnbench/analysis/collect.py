@@ -1,7 +1,5 @@
 """All runs of a directory as one tidy data frame, a row a run. Event files and checkpoints are not opened."""
 
-import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +8,7 @@ import pandas as pd
 from rnnbench.config import flatten, is_neutral
 from rnnbench.errors import UserError
 from rnnbench.record import read_result
+from rnnbench.state import run_dirs
 
 SPLITS = ("train", "valid", "test")
 CONFIG_GROUPS = ("cell.", "task.", "train.")
@@ -32,7 +31,7 @@ def collect(runs_dir: Path) -> pd.DataFrame:
     Raises:
         UserError: if there are no runs.
     """
-    rows = [_row(path) for path in _run_dirs(runs_dir)]
+    rows = [_row(path) for path in run_dirs(runs_dir) if (path / "config.yaml").exists()]
     if not rows:
         raise UserError(
             f"{runs_dir}: there are no runs in it. Make one, for example with `rnnbench run cell=gru task=adding`, or "
@@ -40,13 +39,6 @@ def collect(runs_dir: Path) -> pd.DataFrame:
         )
     frame = pd.DataFrame(rows)
     return frame.sort_values(["task", "cell", "seed", "path"], ignore_index=True)
-
-
-def _run_dirs(runs_dir: Path) -> Iterator[Path]:
-    """The directories of runs; those whose names begin with a dot are about to replace another or be replaced."""
-    for config in sorted(runs_dir.glob("*/*/s*/config.yaml")):
-        if re.fullmatch(r"s\d+-[0-9a-f]+", config.parent.name):
-            yield config.parent
 
 
 def _row(path: Path) -> dict[str, Any]:

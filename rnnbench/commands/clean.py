@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from rnnbench.commands import add_runs
 from rnnbench.config import identity
 from rnnbench.errors import BusyError, UserError
 from rnnbench.lock import holder, locked
@@ -98,9 +99,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Remove runs in error, what repetitions by force left behind, and runs of a former version of a "
         "cell or task of one's own. They are shown first, and it is asked. What is running, done or diverged is kept.",
     )
-    parser.add_argument(
-        "--runs", type=Path, default=Path("results/runs"), metavar="DIR", help="where the runs are (results/runs)"
-    )
+    add_runs(parser)
     parser.add_argument("--interrupted", action="store_true", help="also what was interrupted and could go on")
     parser.add_argument("--yes", action="store_true", help="do not ask")
     return parser

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from rnnbench.commands import add_runs
 from rnnbench.errors import UserError, check_choice
 from rnnbench.record import Record
 from rnnbench.state import STATES, State, max_epochs, run_dirs, state_of
@@ -73,9 +74,7 @@ def _parser() -> argparse.ArgumentParser:
         description="The state of all runs, also while they train, from their files alone. What ended without a word "
         "(killed, or with its machine) is interrupted: the command that made it goes on with it.",
     )
-    parser.add_argument(
-        "--runs", type=Path, default=Path("results/runs"), metavar="DIR", help="where the runs are (results/runs)"
-    )
+    add_runs(parser)
     parser.add_argument(
         "--only",
         type=lambda text: text.split(","),

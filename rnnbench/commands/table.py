@@ -4,6 +4,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from rnnbench.commands import add_runs
+
 
 def main(argv: Sequence[str]) -> int:
     """Collect, compare, print; returns the exit status."""
@@ -45,9 +47,7 @@ def _parser() -> argparse.ArgumentParser:
         "equal in everything but the seed are pooled; of a search over learning rates only the candidate best on "
         "validation counts.",
     )
-    parser.add_argument(
-        "--runs", type=Path, default=Path("results/runs"), metavar="DIR", help="where the runs are (results/runs)"
-    )
+    add_runs(parser)
     parser.add_argument(
         "--metric",
         type=_words,
