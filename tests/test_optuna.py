@@ -12,7 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra_plugins.rnnbench_optuna import sweeper as plugin
 
 from rnnbench.analysis.collect import collect
-from rnnbench.analysis.tables import compare
+from rnnbench.analysis.tables import tabulate
 from rnnbench.compose import compose_config
 from rnnbench.config import RunConfig
 from rnnbench.errors import UserError
@@ -346,7 +346,7 @@ def test_without_the_search_a_trial_trains_to_its_end_and_says_why(tmp_path: Pat
 def test_what_was_given_up_is_named_under_the_table_counts_as_tried_and_is_in_no_mean(tmp_path: Path) -> None:
     write_run(tmp_path, 9.0, 8.0, "task=jsb_chorales", "train.lr=1e-2")
     write_run(tmp_path, 1.0, 1.0, "task=jsb_chorales", "train.lr=1e-1", status="pruned")
-    comparison = compare(collect(tmp_path), splits=["test"])
+    comparison = tabulate(collect(tmp_path), splits=["test"])
     ((mean, n, candidates),) = comparison.cells[["mean", "n", "candidates"]].to_numpy().tolist()
     assert (mean, n, candidates) == (8.0, 1, 2)
     assert comparison.notes == [

@@ -7,7 +7,8 @@ import pytest
 
 from rnnbench.analysis.collect import collect
 from rnnbench.analysis.layout import render
-from rnnbench.analysis.tables import compare, config_columns
+from rnnbench.analysis.pool import config_columns
+from rnnbench.analysis.tables import tabulate
 from rnnbench.compose import compose_population
 from tests.test_tables import entry, record_run, write_run
 
@@ -22,7 +23,7 @@ def test_seeds_of_a_search_are_pooled_though_each_has_rates_of_its_own(tmp_path:
     for seed in (0, 1, 2):
         write_search(tmp_path, f"seed={seed}", best=9.0 + seed)
     write_run(tmp_path, 8.0, 5.0, "cell=lstm", "task=jsb_chorales")
-    comparison = compare(collect(tmp_path), splits=["test"])
+    comparison = tabulate(collect(tmp_path), splits=["test"])
     found = {(r.cell, r.variant): (r.mean, r.n, r.candidates) for r in comparison.cells.itertuples()}
     assert found == {
         ("gru", "train.lr=best of 10 (search chung2014)"): (10.0, 3, 10),
@@ -37,7 +38,7 @@ def test_a_search_that_is_not_complete_is_pointed_out(tmp_path: Path) -> None:
     for path in write_search(tmp_path, "seed=1", best=10.0, count=7)[1:3]:
         result = json.loads((path / "result.json").read_text())
         (path / "result.json").write_text(json.dumps({**result, "status": "diverged"}))
-    comparison = compare(collect(tmp_path), splits=["test"])
+    comparison = tabulate(collect(tmp_path), splits=["test"])
     ((mean, n, candidates),) = comparison.cells[["mean", "n", "candidates"]].to_numpy().tolist()
     assert (mean, n, candidates) == (9.5, 2, 7)
     assert comparison.notes[0] == (
@@ -69,7 +70,7 @@ def test_a_search_that_has_grown_is_one_search(tmp_path: Path) -> None:
 def test_other_searches_are_not_pooled(tmp_path: Path, override: str, labels: set[str]) -> None:
     write_search(tmp_path, "seed=0", best=9.0)
     write_search(tmp_path, "seed=1", override, best=9.0)
-    cells = compare(collect(tmp_path), splits=["test"]).cells
+    cells = tabulate(collect(tmp_path), splits=["test"]).cells
     assert list(cells["n"]) == [1, 1]
     assert set(cells["variant"]) == labels
 
@@ -78,7 +79,7 @@ def test_a_rate_beside_those_of_the_search_is_compared_by_the_rates(tmp_path: Pa
     for seed in (0, 1):
         write_search(tmp_path, f"seed={seed}", "search.candidates=2", best=9.0)
     write_run(tmp_path, 1.0, 7.0, "cell=gru", "task=jsb_chorales", "train.lr=0.5")
-    found = {r.variant: (r.mean, r.n) for r in compare(collect(tmp_path), splits=["test"]).cells.itertuples()}
+    found = {r.variant: (r.mean, r.n) for r in tabulate(collect(tmp_path), splits=["test"]).cells.itertuples()}
     assert found == {
         "train.lr=best of 3 (1.52844e-05, 0.00019758, 0.5)": (7.0, 1),
         "train.lr=best of 2 (search chung2014)": (9.0, 1),
@@ -89,7 +90,7 @@ def test_two_searches_of_one_seed_are_compared_by_their_rates(tmp_path: Path) ->
     write_search(tmp_path, "search.candidates=1", best=9.0)
     write_search(tmp_path, "search.candidates=1", "search.log_low=-9", best=8.0)
     write_run(tmp_path, 8.0, 5.0, "cell=lstm", "task=jsb_chorales")
-    (row,) = (r for r in compare(collect(tmp_path), splits=["test"]).cells.itertuples() if r.cell == "gru")
+    (row,) = (r for r in tabulate(collect(tmp_path), splits=["test"]).cells.itertuples() if r.cell == "gru")
     assert str(row.variant).startswith("train.lr=best of 2 (0.00019758, ")
 
 

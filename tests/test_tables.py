@@ -15,7 +15,7 @@ import pytest
 import rnnbench.config as config_module
 from rnnbench.analysis.collect import UNFINISHED, collect
 from rnnbench.analysis.layout import FORMATS, render
-from rnnbench.analysis.tables import compare
+from rnnbench.analysis.tables import tabulate
 from rnnbench.compose import compose_config
 from rnnbench.config import RunConfig, run_key
 from rnnbench.errors import UserError
@@ -67,7 +67,7 @@ def record_run(
 
 def entry(root: Path, **wanted: Any) -> dict[str, Any]:
     """The one row of the comparison that has the wanted values."""
-    cells = compare(collect(root)).cells
+    cells = tabulate(collect(root)).cells
     for column, value in wanted.items():
         cells = cells[cells[column] == value]
     assert len(cells) == 1, cells
@@ -99,7 +99,7 @@ def test_runs_of_another_task_or_protocol_get_rows_that_name_the_key(tmp_path: P
     for seed in (0, 1):
         write_run(tmp_path, 8.0, 8.5, "cell=gru", "task=jsb_chorales", f"seed={seed}")
     write_run(tmp_path, 8.0, 9.5, "cell=gru", "task=jsb_chorales", override)
-    cells = compare(collect(tmp_path), splits=["test"]).cells
+    cells = tabulate(collect(tmp_path), splits=["test"]).cells
     assert sorted(cells["n"]) == [1, 2]
     assert all(variant.startswith(f"{label}=") and "," not in variant for variant in cells["variant"])
     assert cells.set_index("n")["mean"].to_dict() == {1: 9.5, 2: 8.5}
@@ -110,7 +110,7 @@ def test_variants_of_a_cell_get_rows_of_their_own_and_the_main_one_stays_beside_
         write_run(tmp_path, 8.0, 8.5, "cell=lstm", "task=jsb_chorales", f"seed={seed}")
         write_run(tmp_path, 8.0, 8.4, "cell=gru", "task=jsb_chorales", f"seed={seed}")
     write_run(tmp_path, 8.0, 8.8, "cell=lstm", "task=jsb_chorales", "cell.peepholes=false")
-    comparison = compare(collect(tmp_path), splits=["test"])
+    comparison = tabulate(collect(tmp_path), splits=["test"])
     found = {(r.cell, r.variant): r.n for r in comparison.cells.itertuples()}
     assert found == {("gru", ""): 2, ("lstm", ""): 2, ("lstm", "cell.peepholes=false"): 1}
     assert any(
@@ -121,7 +121,7 @@ def test_variants_of_a_cell_get_rows_of_their_own_and_the_main_one_stays_beside_
 def test_runs_on_other_data_are_not_pooled(tmp_path: Path) -> None:
     write_run(tmp_path, 8.0, 8.5, "cell=gru", "task=jsb_chorales", "seed=0")
     write_run(tmp_path, 8.0, 8.7, "cell=gru", "task=jsb_chorales", "seed=1", checksum="other")
-    cells = compare(collect(tmp_path), splits=["test"]).cells
+    cells = tabulate(collect(tmp_path), splits=["test"]).cells
     assert list(cells["n"]) == [1, 1]
     assert set(cells["variant"]) == {"data_checksum=data", "data_checksum=other"}
 
@@ -140,7 +140,7 @@ def test_a_search_is_told_apart_from_a_single_rate_and_diverged_candidates_count
     write_run(tmp_path, 8.0, 8.5, "cell=gru", "task=jsb_chorales", "seed=0", "train.lr=1e-3")
     write_run(tmp_path, 7.0, 7.0, "cell=gru", "task=jsb_chorales", "seed=0", "train.lr=1.0", status="diverged")
     write_run(tmp_path, 8.0, 8.6, "cell=gru", "task=jsb_chorales", "seed=1", "train.lr=1e-3")
-    comparison = compare(collect(tmp_path), splits=["test"])
+    comparison = tabulate(collect(tmp_path), splits=["test"])
     found = {r.variant: (r.mean, r.n, r.candidates) for r in comparison.cells.itertuples()}
     assert found == {"train.lr=best of 2 (0.001, 1)": (8.5, 1, 2), "train.lr=0.001": (8.6, 1, 1)}
     assert comparison.notes[-1] == "Diverged, and in no mean: gru on jsb_chorales, seed 0 (train.lr=1)."
@@ -157,7 +157,7 @@ def test_what_is_not_finished_is_left_out_and_said(tmp_path: Path) -> None:
     (tmp_path / "jsb_chorales" / "gru" / ".s0-0000000000.new").mkdir()
     runs = collect(tmp_path)
     assert sorted(runs["status"]) == ["done", "error", "error", "interrupted", "interrupted", UNFINISHED]
-    comparison = compare(runs, splits=["test"])
+    comparison = tabulate(runs, splits=["test"])
     assert list(comparison.cells["n"]) == [1]
     (note,) = comparison.notes
     assert all(part in note for part in ("2 interrupted", "2 error", "1 unfinished"))
@@ -166,7 +166,7 @@ def test_what_is_not_finished_is_left_out_and_said(tmp_path: Path) -> None:
 def test_a_metric_can_be_asked_for_and_tasks_without_it_show_their_own(tmp_path: Path) -> None:
     write_run(tmp_path, 8.0, 8.5, "cell=gru", "task=jsb_chorales")
     write_run(tmp_path, 0.01, 0.02, "cell=gru", "task=adding")
-    cells = compare(collect(tmp_path), ["nll_step", "nll_seq"], ["test"]).cells
+    cells = tabulate(collect(tmp_path), ["nll_step", "nll_seq"], ["test"]).cells
     assert sorted(zip(cells["task"], cells["metric"], cells["mean"], strict=True)) == [
         ("adding", "mse", 0.02),
         ("jsb_chorales", "nll_seq", 9.5),
@@ -179,7 +179,7 @@ def test_every_format_holds_every_number_and_names_the_metric(tmp_path: Path, fm
     for seed in (0, 1):
         write_run(tmp_path, 8.0, 8.25 + seed, "cell=gru", "task=jsb_chorales", f"seed={seed}")
         write_run(tmp_path, 0.1, 0.25, "cell=lstm", "task=adding", f"seed={seed}")
-    text = render(compare(collect(tmp_path), splits=["test"]), fmt)
+    text = render(tabulate(collect(tmp_path), splits=["test"]), fmt)
     for part in ("8.75", "0.25", "8.54", "jsb" if fmt != "latex" else r"jsb\_chorales", "mse"):
         assert part in text, part
     assert ("nll_step" if fmt != "latex" else r"nll\_step") in text
@@ -193,7 +193,7 @@ def test_every_format_holds_every_number_and_names_the_metric(tmp_path: Path, fm
 
 def test_latex_compiles_to_balanced_rows_with_nothing_left_to_escape(tmp_path: Path) -> None:
     write_run(tmp_path, 8.0, 8.25, "cell=gru", "task=jsb_chorales")
-    text = render(compare(collect(tmp_path)), "latex")
+    text = render(tabulate(collect(tmp_path)), "latex")
     body = text[text.index(r"\toprule") : text.index(r"\bottomrule")]
     rows = [line for line in body.splitlines() if line.endswith(r"\\")]
     assert len({row.count("&") for row in rows}) == 1
@@ -205,9 +205,9 @@ def test_nothing_to_show_is_an_error_that_says_what_to_do(tmp_path: Path) -> Non
         collect(tmp_path)
     write_run(tmp_path, 8.0, 8.5, "cell=gru", "task=jsb_chorales", status="interrupted")
     with pytest.raises(UserError, match=r"no run is finished yet\. Left out: 1 interrupted"):
-        compare(collect(tmp_path))
+        tabulate(collect(tmp_path))
     with pytest.raises(UserError, match=r"nll_stp.*Did you mean 'nll_step'"):
-        compare(collect(tmp_path), ["nll_stp"])
+        tabulate(collect(tmp_path), ["nll_stp"])
 
 
 def test_a_thousand_runs_are_collected_and_compared_in_five_seconds(tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def test_a_thousand_runs_are_collected_and_compared_in_five_seconds(tmp_path: Pa
         (path / "config.yaml").write_text("# a run\n")
         (path / "result.json").write_text(json.dumps({**result, "seed": seed}))
     start = time.monotonic()
-    comparison = compare(collect(tmp_path), splits=["test"])
+    comparison = tabulate(collect(tmp_path), splits=["test"])
     assert time.monotonic() - start < 5
     assert list(comparison.cells["n"]) == [1000]
 
@@ -241,7 +241,7 @@ def test_the_frame_is_tidy(tmp_path: Path) -> None:
 def test_variants_are_told_apart_however_alike_they_look_in_print(tmp_path: Path) -> None:
     for digits in ("0.0750000001", "0.0750000002"):
         write_run(tmp_path, 8.0, 8.5, "cell=gru", "task=jsb_chorales", f"train.weight_noise={digits}")
-    cells = compare(collect(tmp_path), splits=["test"]).cells
+    cells = tabulate(collect(tmp_path), splits=["test"]).cells
     assert list(cells["n"]) == [1, 1]
     assert set(cells["variant"]) == {"train.weight_noise=0.0750000001", "train.weight_noise=0.0750000002"}
 
@@ -250,7 +250,7 @@ def test_searches_over_other_rates_are_not_pooled(tmp_path: Path) -> None:
     for seed, rates in ((0, (1e-3, 1e-2)), (1, (1e-3, 1e-2)), (2, (5e-3, 5e-2))):
         for lr in rates:
             write_run(tmp_path, 8.0, 8.5, "cell=gru", "task=jsb_chorales", f"seed={seed}", f"train.lr={lr}")
-    cells = compare(collect(tmp_path), splits=["test"]).cells
+    cells = tabulate(collect(tmp_path), splits=["test"]).cells
     assert sorted(zip(cells["variant"], cells["n"], strict=True)) == [
         ("train.lr=best of 2 (0.001, 0.01)", 2),
         ("train.lr=best of 2 (0.005, 0.05)", 1),
@@ -261,7 +261,7 @@ def test_protocols_are_told_by_name_and_other_keys_beside_it(tmp_path: Path) -> 
     write_run(tmp_path, 8.0, 8.5, "cell=gru", "task=jsb_chorales")
     write_run(tmp_path, 8.0, 8.6, "cell=gru", "task=jsb_chorales", "train=chung2014")
     write_run(tmp_path, 8.0, 8.7, "cell=gru", "task=jsb_chorales", "train=chung2014", "train.weight_noise=0")
-    cells = compare(collect(tmp_path), splits=["test"]).cells
+    cells = tabulate(collect(tmp_path), splits=["test"]).cells
     assert set(cells["variant"]) == {
         "train=modern, train.weight_noise=0",
         "train=chung2014, train.weight_noise=0.075",
@@ -275,7 +275,7 @@ def test_the_name_of_a_protocol_parts_nothing(tmp_path: Path) -> None:
     result = json.loads((renamed / "result.json").read_text())
     result["config"]["train"]["name"] = "mine"
     (renamed / "result.json").write_text(json.dumps(result))
-    cells = compare(collect(tmp_path), splits=["test"]).cells
+    cells = tabulate(collect(tmp_path), splits=["test"]).cells
     assert (list(cells["n"]), list(cells["variant"])) == ([2], [""])
 
 
@@ -284,7 +284,7 @@ def test_pooled_runs_of_other_code_are_pointed_out(tmp_path: Path) -> None:
         path = write_run(tmp_path, 8.0, 8.5, "cell=gru", "task=jsb_chorales", f"seed={seed}")
         result = json.loads((path / "result.json").read_text())
         (path / "result.json").write_text(json.dumps({**result, "commit": commit}))
-    assert compare(collect(tmp_path)).notes == ["gru on jsb_chorales: the pooled runs differ in commit."]
+    assert tabulate(collect(tmp_path)).notes == ["gru on jsb_chorales: the pooled runs differ in commit."]
 
 
 def test_a_key_added_later_does_not_part_old_runs_from_new_ones(
@@ -296,7 +296,7 @@ def test_a_key_added_later_does_not_part_old_runs_from_new_ones(
     result = json.loads((old / "result.json").read_text())
     del result["config"]["train"]["lr_final"]
     (old / "result.json").write_text(json.dumps(result))
-    assert list(compare(collect(tmp_path), splits=["test"]).cells["n"]) == [2]
+    assert list(tabulate(collect(tmp_path), splits=["test"]).cells["n"]) == [2]
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", '{"schema_version": 1}', "99", "\\x00", '{"schema_version": "x"}'])
@@ -310,6 +310,6 @@ def test_one_bad_record_does_not_hide_the_others(tmp_path: Path, content: str) -
     (bad.parent / "sfoo-x" / "config.yaml").write_text("")
     runs = collect(tmp_path)
     assert sorted(runs["status"]) == ["done", "error"]
-    comparison = compare(runs, splits=["test"])
+    comparison = tabulate(runs, splits=["test"])
     assert list(comparison.cells["mean"]) == [8.5]
     assert comparison.notes == ["Left out: 1 error."]

@@ -26,7 +26,7 @@ def collect(runs_dir: Path) -> pd.DataFrame:
         ``<split>_<metric>`` and ``<split>_success``; ``baseline_<split>_<metric>`` of the trivial baseline; best
         epoch and update, counts of parameters, seconds; the config under dotted keys; ``search.*`` of a candidate;
         and where the run comes from: ``commit``, ``dirty``, ``versions.*``, ``device``, ``threads``,
-        ``kernel``, ``data_checksum``, ``path``, ``error``.
+        ``kernel``, ``population.size``, ``data_checksum``, ``path``, ``error``.
 
     Raises:
         UserError: if there are no runs.
@@ -64,7 +64,12 @@ def _content(result: dict[str, Any]) -> dict[str, Any]:
         for name, value in next(iter(by_name.values())).items()
     }
     plain = {k: v for k, v in result.items() if k != "search" and not isinstance(v, dict | list)}
-    nested = dict(flatten({"versions": result.get("versions", {}), "search": result.get("search") or {}}, ""))
+    parts = {
+        "versions": result.get("versions", {}),
+        "search": result.get("search") or {},
+        "population": {"size": result.get("population", {}).get("size")},
+    }
+    nested = dict(flatten(parts, ""))
     return {**plain, **nested, **scores, **baselines, **_config_columns(result)}
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from rnnbench.analysis.collect import SPLITS
-from rnnbench.analysis.tables import METRICS, Comparison
+from rnnbench.analysis.tables import METRICS, Table
 from rnnbench.errors import check_choice
 from rnnbench.published import PAPER
 
@@ -21,7 +21,7 @@ CAPTIONS = {
 }
 
 
-def render(comparison: Comparison, fmt: str) -> str:
+def render(comparison: Table, fmt: str) -> str:
     """The table in one of `FORMATS`; the CSV is the tidy frame, without a caption.
 
     Raises:
@@ -38,7 +38,7 @@ def render(comparison: Comparison, fmt: str) -> str:
     return ("\n\n" if fmt == "markdown" else "\n").join([text, *([] if fmt == "markdown" else [""]), *caption])
 
 
-def table(comparison: Comparison) -> pd.DataFrame:
+def table(comparison: Table) -> pd.DataFrame:
     """Rows task, variant, metric and split; columns the cells, then the trivial baseline; entries as text."""
     cells = comparison.cells.copy()
     cells["text"] = [_entry(row) for row in cells.to_dict("records")]
@@ -66,7 +66,7 @@ def _entry(row: dict[Hashable, Any]) -> str:
     return f"{row['mean']:.{digits}f}{spread} ({row['n']}){paper}"
 
 
-def captions(comparison: Comparison) -> list[str]:
+def captions(comparison: Table) -> list[str]:
     """The sentences under a table."""
     cells = comparison.cells
     what = "mean ± standard deviation of the sample (number of seeds), at the best validation of each run"

@@ -12,7 +12,7 @@ def main(argv: Sequence[str]) -> int:
     args = _parser().parse_args(argv)
     from rnnbench.analysis.collect import collect
     from rnnbench.analysis.layout import render
-    from rnnbench.analysis.tables import compare
+    from rnnbench.analysis.tables import tabulate
     from rnnbench.errors import UserError
 
     runs = collect(args.runs)
@@ -27,7 +27,7 @@ def main(argv: Sequence[str]) -> int:
     if args.runs_csv:
         args.runs_csv.parent.mkdir(parents=True, exist_ok=True)
         runs.to_csv(args.runs_csv, index=False)
-    text = render(compare(runs, args.metric, args.split), args.format)
+    text = render(tabulate(runs, args.metric, args.split), args.format)
     if args.output:
         args.output.parent.mkdir(parents=True, exist_ok=True)
         args.output.write_text(text.rstrip("\n") + "\n", encoding="utf-8")

@@ -1,0 +1,1 @@
+"""Figures, a module each kind; none of them touches matplotlib's global state."""
