@@ -10,6 +10,15 @@ NLL: dict[str, dict[str, tuple[float, float]]] = {
 }
 """Task -> cell -> average negative log-probability in nats (train, test): the music half of Table 2."""
 
+UNITS = {"tanh": 100, "gru": 46, "lstm": 36}
+"""Cell -> number of units for music: Table 1."""
+
+PROTOCOL = {"train.optimizer.name": "rmsprop", "train.weight_noise": 0.075, "train.clip_norm": 1.0}
+"""What section 4.2 of the paper says of training, under our keys."""
+
+CANDIDATES = 10
+"""Learning rates of which the paper chose on validation."""
+
 
 def published(task: str, cell: str, split: str, metric: str) -> float | None:
     """The paper's value, or None where it has none. It does not say by which averaging: it stands for both."""

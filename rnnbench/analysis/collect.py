@@ -11,6 +11,9 @@ from rnnbench.record import read_result
 from rnnbench.state import run_dirs
 
 SPLITS = ("train", "valid", "test")
+METRICS = ("nll_step", "nll_seq", "mse", "xent")
+"""Every metric a task may have; lower is better for all of them."""
+
 CONFIG_GROUPS = ("cell.", "task.", "train.")
 """The prefixes of the columns that hold the config."""
 

@@ -1,17 +1,18 @@
-"""Comparisons as text, Markdown, LaTeX and CSV."""
+"""Frames as text, Markdown, LaTeX, HTML and CSV, with the sentences that belong under them."""
 
+import html
 from collections.abc import Hashable, Sequence
 from typing import Any
 
 import pandas as pd
 
-from rnnbench.analysis.collect import SPLITS
-from rnnbench.analysis.tables import METRICS, Table
+from rnnbench.analysis.collect import METRICS, SPLITS
+from rnnbench.analysis.pool import show
+from rnnbench.analysis.tables import Table
 from rnnbench.errors import check_choice
 from rnnbench.published import PAPER
 
-FORMATS = ("text", "markdown", "latex", "csv")
-ROWS = ["task", "variant", "metric", "split"]
+FORMATS = ("text", "markdown", "latex", "html", "csv")
 
 CAPTIONS = {
     "nll_step": "nll_step: nats, summed over notes, mean over all predicted steps.",
@@ -21,63 +22,99 @@ CAPTIONS = {
 }
 
 
-def render(comparison: Table, fmt: str) -> str:
-    """The table in one of `FORMATS`; the CSV is the tidy frame, without a caption.
+def render(table: Table, fmt: str) -> str:
+    """The table in one of `FORMATS`, and the published values beside ours; the CSV is the tidy frame alone.
 
     Raises:
         UserError: for an unknown format.
     """
     check_choice("--format", fmt, FORMATS)
     if fmt == "csv":
-        return comparison.cells.to_csv(index=False)
-    shown = _without_repetition(table(comparison))
-    caption = captions(comparison)
+        return table.cells.to_csv(index=False)
+    beside = published_beside_ours(table)
+    parts = [written(table_frame(table), captions(table), fmt)]
+    if len(beside):
+        parts.append(written(beside, [f"published: {PAPER}."], fmt))
+    return "\n\n".join(parts)
+
+
+def written(frame: pd.DataFrame, caption: Sequence[str], fmt: str) -> str:
+    """A frame of texts and its caption in one of `FORMATS` (as CSV, the frame alone)."""
+    if fmt == "csv":
+        return frame.to_csv(index=False)
     if fmt == "latex":
-        return _latex(shown, caption)
-    text = shown.to_markdown(index=False, tablefmt="pipe" if fmt == "markdown" else "simple", disable_numparse=True)
+        return _latex(frame, caption)
+    if fmt == "html":
+        return _html(frame, caption)
+    text = frame.to_markdown(index=False, tablefmt="pipe" if fmt == "markdown" else "simple", disable_numparse=True)
     return ("\n\n" if fmt == "markdown" else "\n").join([text, *([] if fmt == "markdown" else [""]), *caption])
 
 
-def table(comparison: Table) -> pd.DataFrame:
-    """Rows task, variant, metric and split; columns the cells, then the trivial baseline; entries as text."""
-    cells = comparison.cells.copy()
+def table_frame(table: Table) -> pd.DataFrame:
+    """The rows and columns of a table as texts; names only where they change, and no column that says nothing."""
+    cells = table.cells.copy()
+    levels = [
+        k for k in dict.fromkeys([*table.rows, "task", "cell", "variant", "metric", "split"]) if k != table.columns
+    ]
     cells["text"] = [_entry(row) for row in cells.to_dict("records")]
-    found = cells.pivot(index=ROWS, columns="cell", values="text").fillna("")
-    found["baseline"] = cells.groupby(ROWS)["baseline"].first().map("{:.4g}".format)
-    order = {name: i for i, name in enumerate([*METRICS, *SPLITS])}
-    found = found.sort_index(key=lambda level: level.map(order) if level.name in ("metric", "split") else level)
-    found.columns.name = None
-    return found
+    order: dict[str, int] = {name: i for i, name in enumerate([*METRICS, *SPLITS])}
 
+    def key(values: Any) -> Any:  # noqa: ANN401 - an index of pandas
+        return values.map(order) if values.name in ("metric", "split") else values
 
-def _without_repetition(found: pd.DataFrame) -> pd.DataFrame:
-    """The index as columns, each name only where it changes; no column of variants where there are none."""
-    shown = found.reset_index()
-    names = shown[ROWS[:3]]
-    shown.loc[names.eq(names.shift()).all(axis=1), ROWS[:3]] = ""
-    return shown.drop(columns="variant") if (shown["variant"] == "").all() else shown
+    found = cells.pivot(index=levels, columns=table.columns, values="text").fillna("")
+    if cells.groupby(levels)["baseline"].nunique().max() <= 1:
+        found["baseline"] = cells.groupby(levels)["baseline"].first().map("{:.4g}".format)
+    found = found.sort_index(key=key)
+    shown = found.reset_index().rename(columns=lambda name: name if isinstance(name, str) else show(name))
+    shown.columns.name = None
+    for level in levels:
+        shown[level] = shown[level].map(show)
+    names = shown[levels[:-1]]
+    shown = shown.drop(columns=[k for k in ("variant", "cell") if k in levels and shown[k].nunique() == 1])
+    repeated = names.eq(names.shift()).T.cumprod().T.astype(bool)  # a name is told again where one before it changes
+    for level in (str(name) for name in names if name in shown):
+        shown[level] = shown[level].mask(repeated[level], "")
+    return shown
 
 
 def _entry(row: dict[Hashable, Any]) -> str:
     digits = 3 if row["mean"] >= 0.1 else 5
     spread = f" ± {row['sd']:.{digits}f}" if row["n"] > 1 else ""
+    mark = "*" if row["best"] else ""
     known = row["published"] is not None and row["published"] == row["published"]
     paper = f" [{row['published']:.2f}]" if known else ""
-    return f"{row['mean']:.{digits}f}{spread} ({row['n']}){paper}"
+    return f"{row['mean']:.{digits}f}{spread}{mark} ({row['n']}){paper}"
 
 
-def captions(comparison: Table) -> list[str]:
+def published_beside_ours(table: Table) -> pd.DataFrame:
+    """A row for each of our scores that has a published value on test, with the verdict; empty if there is none."""
+    cells = table.cells[table.cells["verdict"].notna() & (table.cells["split"] == "test")]
+    named = {"task", "cell", *(key for key in ("variant", "metric") if cells[key].nunique() > 1)}
+    return cells[[key for key in ("task", "variant", "cell", "metric") if key in named]].assign(
+        ours=cells["mean"].map("{:.2f}".format),
+        published=cells["published"].map("{:.2f}".format),
+        verdict=cells["verdict"],
+    )
+
+
+def captions(table: Table) -> list[str]:
     """The sentences under a table."""
-    cells = comparison.cells
+    cells = table.cells
     what = "mean ± standard deviation of the sample (number of seeds), at the best validation of each run"
     lines = [f"Lower is better; {what}."]
+    if cells["best"].any():
+        lines.append(
+            "*: better on test than every other cell of its task and setting, by a paired permutation test at 5 %, "
+            "corrected (Holm) for all comparisons of the table; see `rnnbench compare`."
+        )
     lines += [CAPTIONS[metric] for metric in METRICS if metric in set(cells["metric"])]
     lines.append("baseline: the task's trivial baseline.")
     if cells["published"].notna().any():
         lines.append(f"In brackets, whatever our protocol and size: {PAPER}.")
     if (cells["candidates"] > 1).any():
         lines.append("best of n: for each seed, of n learning rates the one with the best validation score.")
-    return [*lines, *comparison.notes]
+    return [*lines, *table.notes]
 
 
 LATEX = {
@@ -86,6 +123,11 @@ LATEX = {
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "±": r"$\pm$",
+    "−": "$-$",
+    "≤": r"$\le$",
+    "≥": r"$\ge$",
+    "<": r"$<$",
+    ">": r"$>$",
 }
 
 
@@ -93,7 +135,19 @@ def _escape(text: object) -> str:
     return "".join(LATEX.get(character, character) for character in str(text))
 
 
-def _latex(shown: pd.DataFrame, caption: Sequence[str]) -> str:
-    escaped = shown.map(_escape).rename(columns=_escape)
+def _latex(frame: pd.DataFrame, caption: Sequence[str]) -> str:
+    escaped = frame.map(_escape).rename(columns=_escape)
     text = escaped.to_latex(index=False, escape=False, caption=_escape(" ".join(caption)))
     return f"% needs \\usepackage{{booktabs}}\n{text}"
+
+
+def _html(frame: pd.DataFrame, caption: Sequence[str]) -> str:
+    """A table by itself, without style or script; all text is escaped."""
+    head = _tag("tr", [_tag("th", [html.escape(str(name))]) for name in frame.columns])
+    rows = [_tag("tr", [_tag("td", [html.escape(str(v))]) for v in row]) for row in frame.itertuples(index=False)]
+    table = _tag("table", [_tag("thead", [head]), _tag("tbody", rows)])
+    return _tag("figure", [table, _tag("figcaption", [_tag("p", [html.escape(line)]) for line in caption])])
+
+
+def _tag(name: str, parts: Sequence[str]) -> str:
+    return f"<{name}>{''.join(parts)}</{name}>"

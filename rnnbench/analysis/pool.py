@@ -125,7 +125,10 @@ def _best_of_search(done: pd.DataFrame, runs: pd.DataFrame) -> tuple[pd.DataFram
     fixed = [c for c in config_columns(runs) if c not in (SEARCHED, "data_checksum")]
     search = keys(tried, [*fixed, "task", "cell", "seed"])
     several = set(tried[SEARCH].drop_duplicates()["search.name"].value_counts().loc[lambda n: n > 1].index)
-    found = {key: _describe(candidates, several) for key, candidates in tried.groupby(search, sort=False)}
+    alone = tried["search.name"].isna() & ~search.duplicated(keep=False)
+    found = {key: _Tried(1, rate) for key, rate in zip(search[alone], tried.loc[alone, SEARCHED], strict=True)}
+    for key, candidates in tried[~alone].groupby(search[~alone], sort=False):
+        found[key] = _describe(candidates, several)
     best = done.loc[_validation(done).groupby(search.loc[done.index]).idxmin().sort_values()].copy()
     described = search.loc[best.index].map(found)
     best["candidates"] = [d.rates for d in described]
@@ -222,7 +225,8 @@ def _is_news(of_task: pd.DataFrame) -> bool:
 def _differing(runs: pd.DataFrame, columns: Iterable[str]) -> "pd.Series[str]":
     """``key=value, …`` for the ``columns`` that are not equal in all of ``runs``."""
     differing = [c for c in columns if keys(runs, [c]).nunique() > 1]
-    texts = [", ".join(f"{c}={show(runs.at[i, c])}" for c in differing) for i in runs.index]
+    columns_of_text = [c + "=" + runs[c].astype(object).map(show) for c in differing]
+    texts = [", ".join(parts) for parts in zip(*columns_of_text, strict=True)] if differing else ""
     return pd.Series(texts, index=runs.index, dtype=object)
 
 

@@ -99,7 +99,7 @@ def paired_t_interval(d: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
     return Interval(mean, mean - half, mean + half)
 
 
-def sign_flip_p(d: ArrayLike, resamples: int = 99_999, seed: int = 0) -> float:
+def sign_flip_p(d: ArrayLike, resamples: int = 19_999, seed: int = 0) -> float:
     """The two-sided p of the paired permutation test of the mean.
 
     If the methods are alike, each difference might as well have had the other sign. With up to `EXACT_UNTIL` pairs all
@@ -108,15 +108,24 @@ def sign_flip_p(d: ArrayLike, resamples: int = 99_999, seed: int = 0) -> float:
     x = _scores(d)
     seen = abs(x.sum()) * (1 - 1e-12)  # sums in another order must not make a tie a difference
     if len(x) <= EXACT_UNTIL:
-        signs = 1 - 2 * ((np.arange(2 ** len(x))[:, None] >> np.arange(len(x))) & 1)
-        return float(np.mean(np.abs(signs @ x) >= seen))
-    signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(resamples, len(x)))
-    return float((1 + np.count_nonzero(np.abs(signs @ x) >= seen)) / (1 + resamples))
+        flips = 1 - 2 * ((np.arange(2 ** len(x))[:, None] >> np.arange(len(x))) & 1)
+        return float(np.mean(np.abs(flips @ x) >= seen))
+    rng = np.random.default_rng(seed)
+    extreme = 0
+    for start in range(0, resamples, 10_000):  # not all at once: with hundreds of pairs they are gigabytes
+        signs = rng.integers(2, size=(min(10_000, resamples - start), len(x)), dtype=np.int8) * 2.0 - 1.0
+        extreme += int(np.count_nonzero(np.abs(signs @ x) >= seen))
+    return (1 + extreme) / (1 + resamples)
 
 
 def smallest_p(n: int) -> float:
     """The smallest p that `sign_flip_p` can give for n pairs: all signs alike, one way or the other."""
     return min(1.0, 2.0 ** (1 - n))
+
+
+def fewest_seeds(comparisons: int) -> int:
+    """The fewest pairs with which the smallest of ``comparisons`` tests can reach α after Holm's correction."""
+    return math.ceil(1 + math.log2(comparisons / ALPHA))
 
 
 def holm(p: Sequence[float]) -> Floats:
@@ -182,7 +191,9 @@ def seeds_needed(d: ArrayLike, comparisons: int = 1, most: int = 10_000) -> int 
 
 def interquartile_mean(scores: ArrayLike) -> float:
     """The mean of the middle half of all scores: neither one lucky run nor one lost one moves it much."""
-    return float(stats.trim_mean(np.asarray(scores, dtype=np.float64), 0.25, axis=None))
+    x = np.sort(np.asarray(scores, dtype=np.float64), axis=None)
+    cut = len(x) // 4
+    return float(x[cut : len(x) - cut].mean())
 
 
 def performance_profile(scores: ArrayLike, thresholds: ArrayLike) -> Floats:
