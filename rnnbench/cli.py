@@ -14,6 +14,7 @@ COMMANDS = {
     "status": ("rnnbench.commands.status", "which runs are done, running, interrupted or in error, and how far"),
     "clean": ("rnnbench.commands.clean", "remove what is in error or superseded, after showing it"),
     "table": ("rnnbench.commands.table", "collect runs into comparison tables"),
+    "plot": ("rnnbench.commands.plot", "draw learning curves, learning rates, success against length, time"),
     "list": ("rnnbench.commands.list", "cells, tasks, protocols and searches, with parameter counts"),
     "data": ("rnnbench.commands.data", "which music files are here, verified or not; fetch them"),
 }
