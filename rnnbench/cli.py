@@ -15,6 +15,7 @@ COMMANDS = {
     "clean": ("rnnbench.commands.clean", "remove what is in error or superseded, after showing it"),
     "table": ("rnnbench.commands.table", "collect runs into comparison tables"),
     "compare": ("rnnbench.commands.compare", "which cell is better, as far as the runs allow to say"),
+    "plot": ("rnnbench.commands.plot", "draw learning curves, learning rates, success against length, time"),
     "list": ("rnnbench.commands.list", "cells, tasks, protocols and searches, with parameter counts"),
     "data": ("rnnbench.commands.data", "which music files are here, verified or not; fetch them"),
 }

@@ -2,27 +2,45 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from rnnbench.errors import check_choice
 
 FORMATS = ("png", "svg", "pdf")
 
+COLUMN, PAGE = 3.4, 7.0
+"""Inches: the width of a column of a paper, and of its page."""
+
 SETTINGS: dict[Any, object] = {
+    "axes.axisbelow": True,
     "axes.grid": True,
+    "axes.labelsize": 8,
+    "axes.linewidth": 0.6,
     "axes.spines.right": False,
     "axes.spines.top": False,
+    "axes.titlesize": 8,
     "figure.constrained_layout.use": True,
-    "figure.dpi": 150,
-    "font.size": 9,
+    "figure.dpi": 200,
+    "font.size": 8,
     "grid.alpha": 0.3,
+    "grid.linewidth": 0.5,
+    "legend.fontsize": 8,
     "legend.frameon": False,
-    "lines.linewidth": 1.5,
-    "lines.markersize": 4,
+    "legend.handlelength": 2.8,
+    "lines.linewidth": 1.3,
+    "lines.markersize": 3.5,
+    "path.simplify": False,  # what is simplified depends on the resolution
+    "pdf.fonttype": 42,  # text stays text
+    "savefig.dpi": 200,
     "svg.hashsalt": "rnnbench",  # equal figures, equal files
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
 }
 
 Line = tuple[str, Any, str]
@@ -30,31 +48,62 @@ Line = tuple[str, Any, str]
 
 KNOWN: dict[str, Line] = {
     "gru": ("#D55E00", "-", "o"),
-    "lstm": ("#0072B2", "--", "s"),
-    "tanh": ("#000000", ":", "^"),
-    "gru_cudnn": ("#CC79A7", "-.", "D"),
+    "lstm": ("#00588F", (0, (4, 1.2)), "s"),
+    "tanh": ("#000000", (0, (1, 1)), "^"),
+    "gru_cudnn": ("#E3A3CA", (0, (5, 1, 1, 1)), "D"),
 }
-"""Cell -> colour, dash and marker. The colours are those of Okabe & Ito (2008, "Color Universal Design"); dash and
-marker say the same once more, for grey paper."""
+"""Cell -> colour, dash and marker. The hues are those of Okabe & Ito (2008, "Color Universal Design"), blue made darker
+and purple lighter, so that the four are as many greys too; dash and marker say the same once more."""
 
-OTHERS: list[Line] = [
-    ("#009E73", (0, (5, 1)), "v"),
-    ("#E69F00", (0, (3, 1, 1, 1)), "P"),
-    ("#56B4E9", (0, (1, 1)), "X"),
-    ("#999999", (0, (5, 5)), "*"),
-]
-"""For cells of one's own, and variants, in the order in which they come."""
+OTHER_COLOURS = ("#009E73", "#E69F00", "#56B4E9", "#8C8C8C")
+OTHER_DASHES = ((0, (6, 1)), (0, (2, 1)), (0, (3, 1, 1, 1, 1, 1)), (0, (6, 2, 2, 2)), (0, (1, 2)))
+OTHER_MARKERS = ("v", "P", "X", "*", "<", ">", "p")
+
+BASELINE: dict[str, Any] = {"color": "#7F7F7F", "linewidth": 0.8, "linestyle": "-", "zorder": 1}
+"""The trivial baseline: a thin grey line."""
+
+BAND = 0.18
+"""How opaque an interval is."""
+
+SMALL = 6.5
+"""Points: what is written below a figure, and inside of it."""
 
 
 def lines(names: Iterable[str]) -> dict[str, Line]:
-    """A line for each name (a cell, or a cell and its variant), the same for a cell in every figure."""
-    free = [*OTHERS, *KNOWN.values()]
-    distinct = list(dict.fromkeys(names))
-    taken = {KNOWN[name] for name in distinct if name in KNOWN}
-    rest = [line for line in free if line not in taken]
+    """A line for each name (a cell, or a cell and its variant).
+
+    The cells of `KNOWN` have the same one in every figure; others get theirs by the alphabet, and never one of those.
+    The first 140 differ.
+    """
+    distinct = sorted(set(names))
     others = [name for name in distinct if name not in KNOWN]
-    found = {name: rest[i % len(rest)] for i, name in enumerate(others)}
+    found = {
+        name: (
+            OTHER_COLOURS[i % len(OTHER_COLOURS)],
+            OTHER_DASHES[i % len(OTHER_DASHES)],
+            OTHER_MARKERS[i % len(OTHER_MARKERS)],
+        )
+        for i, name in enumerate(others)
+    }
     return {name: KNOWN.get(name) or found[name] for name in distinct}
+
+
+def log_scale(axes: Axes, which: Literal["x", "y"], low: float, high: float) -> None:
+    """Let an axis be logarithmic from ``low`` to ``high``, with a few ticks, plain numbers where they are short."""
+    getattr(axes, f"set_{which}scale")("log")
+    getattr(axes, f"set_{which}lim")(low, high)
+    axis: Axis = getattr(axes, f"{which}axis")
+    ratio = high / low
+    if ratio <= 4:
+        axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+    elif ratio <= 1000:
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if ratio <= 40 else (1.0, 3.0)))
+    else:
+        axis.set_major_locator(LogLocator(numticks=6))
+    axis.set_minor_locator(NullLocator() if ratio <= 1000 else LogLocator(subs=tuple(range(2, 10)), numticks=99))
+    axis.set_minor_formatter(NullFormatter())
+    if low >= 1e-3 and high <= 1e5:
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def save(figure: Figure, stem: Path, formats: Sequence[str] = FORMATS) -> list[Path]:

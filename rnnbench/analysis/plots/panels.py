@@ -1,0 +1,146 @@
+"""What all figures share: a panel for each task and setting, a line for each cell, a legend above, a caption below."""
+
+import math
+import textwrap
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from rnnbench.analysis.plots import style
+from rnnbench.summary import counted
+
+MOST_ABREAST = 4
+"""Panels beside each other; further ones go below."""
+
+UNITS = {
+    "nll_step": "NLL per step (nats)",
+    "nll_seq": "NLL, sequences (nats)",
+    "mse": "mean squared error",
+    "xent": "cross-entropy (nats)",
+}
+"""What the axis of a metric is called."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure, and sentences on what is not in it."""
+
+    figure: Figure
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The runs of one task and setting (see `rnnbench.analysis.pool`): what may be held against each other."""
+
+    task: str
+    setting: str
+    runs: pd.DataFrame
+
+    def metric(self, asked: str | None) -> str:
+        """The metric to show: the one asked for where the task has it, or the one that selects."""
+        if asked and f"test_{asked}" in self.runs and self.runs[f"test_{asked}"].notna().all():
+            return asked
+        return str(self.runs["metric"].iloc[0])
+
+    def cells(self) -> dict[str, pd.DataFrame]:
+        """The runs of each cell, or variant of a cell, under the name of its line."""
+        return {name: of_cell for name, of_cell in self.runs.groupby(names(self.runs), sort=True)}
+
+    def baseline(self, metric: str, split: str = "valid") -> float:
+        """The score of the trivial baseline."""
+        return float(self.runs[f"baseline_{split}_{metric}"].iloc[0])
+
+    @property
+    def seeds(self) -> str:
+        """How many there are, of the cell with the fewest and of that with the most."""
+        n = [of_cell["seed"].nunique() for of_cell in self.cells().values()]
+        return counted(n[0], "seed") if min(n) == max(n) else f"{min(n)} to {max(n)} seeds"
+
+
+def names(runs: pd.DataFrame) -> "pd.Series[str]":
+    """What the line of each run is called: its cell, and the variant of it."""
+    return runs["cell"].where(runs["own"] == "", runs["cell"] + ", " + runs["own"])
+
+
+def panels(runs: pd.DataFrame) -> list[Panel]:
+    """The panels of runs that `rnnbench.analysis.pool.pool` has labelled, by name."""
+    return [Panel(str(task), str(setting), rows) for (task, setting), rows in runs.groupby(["task", "setting"])]
+
+
+class Canvas:
+    """A figure with the same rows of axes for each of several panels.
+
+    ``axes[i][j]`` is row j of panel i. To be used within `rnnbench.analysis.plots.style.SETTINGS`.
+    """
+
+    def __init__(self, shown: Sequence[Panel], rows: int, height: float = 1.55) -> None:
+        """Make axes ``height`` inches high, at most `MOST_ABREAST` panels beside each other."""
+        self.abreast = min(len(shown), MOST_ABREAST if len(shown) not in (5, 6, 9) else 3)
+        bands = math.ceil(len(shown) / self.abreast)
+        self.width = style.COLUMN if self.abreast == 1 else style.PAGE
+        self.lines = style.lines(name for panel in shown for name in panel.cells())
+        self.figure = Figure(figsize=(self.width, 1.0))
+        grid = self.figure.subplots(bands * rows, self.abreast, squeeze=False)
+        self.axes: list[list[Axes]] = []
+        self._inches = bands * rows * height
+        for i in range(bands * self.abreast):
+            band, column = divmod(i, self.abreast)
+            mine: list[Axes] = list(grid[band * rows : (band + 1) * rows, column])
+            if i < len(shown):
+                self.axes.append(mine)
+            else:
+                for axes in mine:
+                    axes.remove()
+        self._titles(shown)
+
+    def _titles(self, shown: Sequence[Panel]) -> None:
+        """Task, setting and seeds over the first row of each panel."""
+        wide = int(self.width / self.abreast / 0.062)
+        texts = [
+            [panel.task, *textwrap.wrap(panel.setting, wide), f"({panel.seeds})"] if panel.setting
+            else [f"{panel.task} ({panel.seeds})"]
+            for panel in shown
+        ]  # fmt: skip
+        for text, axes in zip(texts, self.axes, strict=True):
+            axes[0].set_title("\n".join(text), loc="left")
+        self._inches += 0.12 * (max(map(len, texts)) + 1) * math.ceil(len(shown) / self.abreast)
+
+    def label(self, row: int, x: str, y: Iterable[str]) -> None:
+        """Name the axes of a row of every panel; ``y`` is written where it differs from the panel to the left."""
+        before = ""
+        for i, (axes, text) in enumerate(zip(self.axes, y, strict=True)):
+            axes[row].set_xlabel(x)
+            if i % self.abreast == 0 or text != before:
+                axes[row].set_ylabel(text)
+            before = text
+
+    def finish(self, caption: str, more: Sequence[Artist] = ()) -> Figure:
+        """Write the legend above, cells and then ``more``, and the caption below; returns the figure."""
+        handles: list[Artist] = [
+            Line2D([], [], color=color, linestyle=dash, marker=marker, label=name)
+            for name, (color, dash, marker) in self.lines.items()
+        ]
+        handles += [*more]
+        letters = max(len(str(handle.get_label())) for handle in handles)
+        columns = max(1, min(len(handles), int(self.width / (0.062 * letters + 0.62))))
+        below = textwrap.wrap(caption, int(self.width / 0.046))
+        self._inches += 0.16 * math.ceil(len(handles) / columns) + 0.11 * len(below) + 0.1
+        self.figure.set_size_inches(self.width, self._inches)
+        self.figure.legend(handles=handles, loc="outside upper center", ncols=columns)
+        self.figure.supxlabel("\n".join(below), x=0.01, ha="left", fontsize=style.SMALL, color="#444444")
+        return self.figure
+
+
+def remark(axes: Axes, text: str) -> None:
+    """Write into empty axes why they are empty."""
+    axes.text(
+        0.5, 0.5, textwrap.fill(text, 24), transform=axes.transAxes, ha="center", va="center", fontsize=style.SMALL
+    )
+    axes.set(xticks=[], yticks=[])
+    axes.grid(visible=False)
