@@ -51,8 +51,8 @@ def test_the_t_interval_covers_as_the_constants_say(shape: str) -> None:
 
 @pytest.mark.parametrize("n", BOOTSTRAP_COVERAGE)
 def test_the_bootstrap_covers_as_the_constants_say(n: int) -> None:
-    found = SIMULATION.bootstrap_coverage(SIMULATION.SHAPES["normal"], n, 400, resamples=400)
-    assert found == pytest.approx(BOOTSTRAP_COVERAGE[n], abs=chance(BOOTSTRAP_COVERAGE[n], 400) + 0.005)
+    found = SIMULATION.bootstrap_coverage(SIMULATION.SHAPES["normal"], n, 1_500, resamples=400)
+    assert found == pytest.approx(BOOTSTRAP_COVERAGE[n], abs=chance(BOOTSTRAP_COVERAGE[n], 1_500))
 
 
 def test_the_constants_are_the_recorded_numbers() -> None:
