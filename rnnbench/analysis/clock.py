@@ -9,7 +9,7 @@ import pandas as pd
 SAME = ("device", "device_name", "threads", "kernel", "commit", "dirty", "versions.rnnbench", "versions.torch")
 """Columns (see `collect`) in which runs must agree; "commit" says which code, and so does "dirty"."""
 
-SHARED = "made in populations, which share a clock"
+SHARED = "runs were made in populations, which share a clock"
 
 ADVICE = (
     "Make each run alone, one after another, in a directory of their own, since what is finished is not repeated: "

@@ -1,9 +1,9 @@
 """Learning curves: what runs measured while they trained, and the mean over seeds.
 
-Seeds stop at different times, where patience or a solved task ends them. The mean is drawn only as far as **every** seed
+Seeds stop at different times, where patience or a solved task ends them. The mean goes only as far as **every** seed
 trains; from there on those that still do are told one by one (`tails`). Neither alternative is honest: the mean of the
-survivors changes its members, and jumps where a good or a bad one leaves; a last value carried forward is one that nobody
-measured, and makes the slow look as good as the finished.
+survivors changes its members, and jumps where a good or a bad one leaves; a last value carried forward is one that
+nobody measured there, and a best one hides that a run had begun to overfit.
 """
 
 import math

@@ -40,11 +40,7 @@ def draw(runs: pd.DataFrame, metric: str | None = None) -> Drawing:
     shown = panels(pooled.runs)
     refused = [_refused(panel) for panel in shown]
     timed = any(set(why) < set(panel.cells()) for why, panel in zip(refused, shown, strict=True))
-    notes = [
-        f"{panel.task}: no curve against seconds for {', '.join(why)}: {reason}."
-        for panel, why in zip(shown, refused, strict=True)
-        for reason in dict.fromkeys(why.values())
-    ]
+    notes = _untimed(shown, refused)
     with mpl.rc_context(style.SETTINGS):
         canvas = Canvas(shown, rows=2 if timed else 1, height=1.6)
         for panel, axes, why in zip(shown, canvas.axes, refused, strict=True):
@@ -53,8 +49,9 @@ def draw(runs: pd.DataFrame, metric: str | None = None) -> Drawing:
         canvas.label(0, "updates", units)
         if timed:
             canvas.label(1, "seconds", units)
-        figure = canvas.finish(_caption(pooled.runs, timed), _legend())
-    return Drawing(figure, [*pooled.notes, *notes, *([clock.ADVICE] if notes else [])])
+        reasons = dict.fromkeys(reason for why in refused for reason in why.values())
+        figure = canvas.finish(_caption(pooled.runs, "" if timed else ", and ".join(reasons)), _legend())
+    return Drawing(figure, [*pooled.notes, *notes])
 
 
 def _refused(panel: Panel) -> dict[str, str]:
@@ -64,6 +61,17 @@ def _refused(panel: Panel) -> dict[str, str]:
     rest = [members for name, members in cells.items() if name not in found]
     differing = clock.differing(pd.concat(rest)) if rest else []
     return {name: f"the runs differ in {', '.join(differing)}" for name in cells} if differing else found
+
+
+def _untimed(shown: Sequence[Panel], refused: Sequence[dict[str, str]]) -> list[str]:
+    """Of which cells no seconds are shown and why, in a sentence for each reason; and what to do."""
+    where: dict[str, list[str]] = {}
+    for panel, why in zip(shown, refused, strict=True):
+        for reason in dict.fromkeys(why.values()):
+            told = f"{panel.task}{f' ({panel.setting})' if panel.setting else ''}"
+            where.setdefault(reason, []).append(f"{', '.join(n for n, r in why.items() if r == reason)} on {told}")
+    notes = [f"Not against seconds, since {reason}: {'; '.join(places)}." for reason, places in where.items()]
+    return [*notes, *([clock.ADVICE] if notes else [])]
 
 
 def _panel(canvas: Canvas, panel: Panel, axes: Sequence[Axes], refused: dict[str, str], metric: str) -> None:
@@ -77,15 +85,15 @@ def _panel(canvas: Canvas, panel: Panel, axes: Sequence[Axes], refused: dict[str
                     continue
                 curve = mean_curve(measured, quantity, against)
                 _line(here, curve, canvas.lines[name], look, band=quantity != "train/loss")
-                color = canvas.lines[name][0]
-                for tail in tails(measured, quantity, against) if len(measured) > 1 else []:
-                    here.plot(tail["x"], tail["value"], color=color, **AFTER)
+                for one in _one_by_one(measured, quantity, against) if quantity != "train/loss" else []:
+                    here.plot(one["x"], one["value"], color=canvas.lines[name][0], **AFTER)
                 seen.append(curve["mean"])
     low, high = limits(seen, panel.baseline(metric))
     for here in axes:
         here.axhline(panel.baseline(metric), **style.BASELINE)
         here.set_xlim(left=0)
         here.locator_params(axis="x", nbins=4)
+        style.thousands(here.xaxis)
         style.log_scale(here, "y", low, high)
     for reason in dict.fromkeys(refused.values()) if len(axes) > 1 else []:
         without = [name for name, why in refused.items() if why == reason]
@@ -95,12 +103,19 @@ def _panel(canvas: Canvas, panel: Panel, axes: Sequence[Axes], refused: dict[str
             _aside(axes[1], f"no {', '.join(without)}: {reason}")
 
 
+def _one_by_one(measured: Sequence[pd.DataFrame], quantity: str, against: str) -> list[pd.DataFrame]:
+    """What of single seeds is drawn: all of too few for a band, of more what they do after the first has ended."""
+    if 1 < len(measured) < style.BAND_FROM:
+        return [mean_curve([rows], quantity, against).rename(columns={"mean": "value"}) for rows in measured]
+    return tails(measured, quantity, against)
+
+
 def _line(axes: Axes, curve: pd.DataFrame, line: style.Line, look: dict[str, float], *, band: bool) -> None:
     color, dash, marker = line
     every = max(1, len(curve) // MARKS)
     marks = {"marker": marker, "markevery": (every // 2, every)} if band else {}
     axes.plot(curve["x"], curve["mean"], color=color, linestyle=dash, **marks, **look)
-    if band and len(curve) and curve["n"].iloc[0] > 1:
+    if band and len(curve) and curve["n"].iloc[0] >= style.BAND_FROM:
         axes.fill_between(curve["x"], curve["low"], curve["high"], color=color, alpha=style.BAND, linewidth=0)
 
 
@@ -110,7 +125,7 @@ def limits(seen: Sequence["pd.Series[float]"], baseline: float) -> tuple[float, 
     The first evaluations of a model that knows nothing are far above everything else (88 ln 2 = 61 nats for music,
     where the baseline is at 11), and would squeeze what is to be compared.
     """
-    whole = [curve for curve in seen if len(curve)]
+    whole = [curve for curve in (c[c > 0] for c in seen) if len(curve)]
     lowest = min([baseline, *(curve.min() for curve in whole)])
     highest = max([baseline, *(curve.iloc[len(curve) // 4 :].max() for curve in whole)])
     margin = (highest / lowest) ** 0.05
@@ -129,19 +144,30 @@ def _legend() -> list[Line2D]:
     ]
 
 
-def _caption(runs: pd.DataFrame, timed: bool) -> str:
-    several = bool((runs.groupby(["task", "setting", "cell", "own"])["seed"].nunique() > 1).any())
-    sentences = [
-        "Thick: validation; thin: training, the mean loss of an epoch's updates, noise and all.",
-        f"Up to {HEADROOM:g} times the trivial baseline, if the curves come below it.",
-    ]
-    if several:
+def _caption(runs: pd.DataFrame, untimed: str) -> str:
+    """What the lines are.
+
+    Args:
+        runs: those that were drawn.
+        untimed: why none is drawn against seconds; empty if any is.
+    """
+    seeds = runs.groupby(["task", "setting", "cell", "own"])["seed"].nunique()
+    told = (
+        "Thick: validation; thin: training, the mean loss of an epoch's updates, noise and all. First evaluations far "
+        "above the baseline are cut off."
+    )
+    sentences = [told]
+    if (seeds >= style.BAND_FROM).any():
         sentences.append(
-            "Mean over seeds as far as all of them train, with Student's 95 % interval of the mean for validation; "
-            "hair lines: the seeds that train on."
+            "Mean over seeds as far as all of them train, with Student's 95 % interval of the mean for validation, "
+            "pointwise; hair lines: the seeds that train on."
         )
+    elif (seeds > 1).any():
+        sentences.append("Mean over seeds as far as all of them train; hair lines: the seeds.")
     if (runs["candidates"] > 1).any():
         sentences.append("Of several learning rates the one with the best validation score, for each seed.")
-    if timed:
+    if untimed:
+        sentences.append(f"Not against seconds: {untimed}.")
+    else:
         sentences.append("Seconds: of training and validation, runs made alone, same code and machine.")
     return " ".join(sentences)

@@ -14,6 +14,9 @@ from matplotlib.lines import Line2D
 from rnnbench.analysis.plots import style
 from rnnbench.summary import counted
 
+LETTER = 0.055
+"""Inches: how wide one is, on the average."""
+
 MOST_ABREAST = 4
 """Panels beside each other; further ones go below."""
 
@@ -50,7 +53,7 @@ class Panel:
 
     def cells(self) -> dict[str, pd.DataFrame]:
         """The runs of each cell, or variant of a cell, under the name of its line."""
-        return {name: of_cell for name, of_cell in self.runs.groupby(names(self.runs), sort=True)}
+        return {str(name): of_cell for name, of_cell in self.runs.groupby(names(self.runs), sort=True)}
 
     def baseline(self, metric: str, split: str = "valid") -> float:
         """The score of the trivial baseline."""
@@ -101,15 +104,11 @@ class Canvas:
 
     def _titles(self, shown: Sequence[Panel]) -> None:
         """Task, setting and seeds over the first row of each panel."""
-        wide = int(self.width / self.abreast / 0.062)
-        texts = [
-            [panel.task, *textwrap.wrap(panel.setting, wide), f"({panel.seeds})"] if panel.setting
-            else [f"{panel.task} ({panel.seeds})"]
-            for panel in shown
-        ]  # fmt: skip
+        wide = int((self.width / self.abreast - 0.25) / LETTER)
+        texts = ["\n".join([f"{panel.task} ({panel.seeds})", *textwrap.wrap(panel.setting, wide)]) for panel in shown]
         for text, axes in zip(texts, self.axes, strict=True):
-            axes[0].set_title("\n".join(text), loc="left")
-        self._inches += 0.12 * (max(map(len, texts)) + 1) * math.ceil(len(shown) / self.abreast)
+            axes[0].set_title(text, loc="left", fontsize=7 if "\n" in text else None)
+        self._inches += 0.12 * max(text.count("\n") + 1 for text in texts) * math.ceil(len(shown) / self.abreast)
 
     def label(self, row: int, x: str, y: Iterable[str]) -> None:
         """Name the axes of a row of every panel; ``y`` is written where it differs from the panel to the left."""
@@ -120,19 +119,22 @@ class Canvas:
                 axes[row].set_ylabel(text)
             before = text
 
-    def finish(self, caption: str, more: Sequence[Artist] = ()) -> Figure:
-        """Write the legend above, cells and then ``more``, and the caption below; returns the figure."""
+    def finish(self, caption: str, more: Sequence[Artist] = (), *, named: bool = True) -> Figure:
+        """Write the legend above, cells (if they are to be ``named``) and ``more``, and the caption below."""
         handles: list[Artist] = [
             Line2D([], [], color=color, linestyle=dash, marker=marker, label=name)
             for name, (color, dash, marker) in self.lines.items()
+            if named
         ]
         handles += [*more]
-        letters = max(len(str(handle.get_label())) for handle in handles)
-        columns = max(1, min(len(handles), int(self.width / (0.062 * letters + 0.62))))
+        widths = [len(str(handle.get_label())) * LETTER + 0.62 for handle in handles]
+        columns = len(handles) if sum(widths) <= self.width else max(1, int(self.width / max(widths)))
         below = textwrap.wrap(caption, int(self.width / 0.046))
-        self._inches += 0.16 * math.ceil(len(handles) / columns) + 0.11 * len(below) + 0.1
+        self._inches += 0.11 * len(below) + 0.1
+        if handles:
+            self._inches += 0.16 * math.ceil(len(handles) / columns)
+            self.figure.legend(handles=handles, loc="outside upper center", ncols=columns)
         self.figure.set_size_inches(self.width, self._inches)
-        self.figure.legend(handles=handles, loc="outside upper center", ncols=columns)
         self.figure.supxlabel("\n".join(below), x=0.01, ha="left", fontsize=style.SMALL, color="#444444")
         return self.figure
 

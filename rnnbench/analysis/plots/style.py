@@ -1,5 +1,6 @@
 """How every figure looks: readable in print, in grey, and by colour-blind people; and how it is saved."""
 
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -8,7 +9,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogFormatterSciNotation, MaxNLocator, NullLocator
 
 from rnnbench.errors import check_choice
 
@@ -59,11 +60,24 @@ OTHER_COLOURS = ("#009E73", "#E69F00", "#56B4E9", "#8C8C8C")
 OTHER_DASHES = ((0, (6, 1)), (0, (2, 1)), (0, (3, 1, 1, 1, 1, 1)), (0, (6, 2, 2, 2)), (0, (1, 2)))
 OTHER_MARKERS = ("v", "P", "X", "*", "<", ">", "p")
 
-BASELINE: dict[str, Any] = {"color": "#7F7F7F", "linewidth": 0.8, "linestyle": "-", "zorder": 1}
+LADDERS = (
+    (1,),
+    (1, 3),
+    (1, 2, 5),
+    (1, 1.5, 2, 3, 5, 7),
+    (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8),
+)
+"""Round numbers within a decade, finer and finer."""
+
+BASELINE: dict[str, Any] = {"color": "#A0A0A0", "linewidth": 0.9, "linestyle": "-", "zorder": 1}
 """The trivial baseline: a thin grey line."""
 
-BAND = 0.18
+BAND = 0.16
 """How opaque an interval is."""
+
+BAND_FROM = 3
+"""Seeds from which an interval of a mean is drawn. Of two it is 12.7 standard errors to either side, and would hide all
+else; they are shown themselves."""
 
 SMALL = 6.5
 """Points: what is written below a figure, and inside of it."""
@@ -88,22 +102,42 @@ def lines(names: Iterable[str]) -> dict[str, Line]:
     return {name: KNOWN.get(name) or found[name] for name in distinct}
 
 
-def log_scale(axes: Axes, which: Literal["x", "y"], low: float, high: float) -> None:
+def log_scale(axes: Axes, which: Literal["x", "y"], low: float, high: float, most: int = 6) -> None:
     """Let an axis be logarithmic from ``low`` to ``high``, with a few ticks, plain numbers where they are short."""
     getattr(axes, f"set_{which}scale")("log")
     getattr(axes, f"set_{which}lim")(low, high)
     axis: Axis = getattr(axes, f"{which}axis")
-    ratio = high / low
-    if ratio <= 4:
-        axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
-    elif ratio <= 1000:
-        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if ratio <= 40 else (1.0, 3.0)))
-    else:
-        axis.set_major_locator(LogLocator(numticks=6))
-    axis.set_minor_locator(NullLocator() if ratio <= 1000 else LogLocator(subs=tuple(range(2, 10)), numticks=99))
-    axis.set_minor_formatter(NullFormatter())
-    if low >= 1e-3 and high <= 1e5:
+    plain = low >= 1e-3 and high < 1e4
+    axis.set_major_locator(FixedLocator(log_ticks(low, high, most if plain else min(most, 4))))
+    axis.set_minor_locator(NullLocator())
+    if plain:
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    else:
+        axis.set_major_formatter(LogFormatterSciNotation(minor_thresholds=(math.inf, math.inf)))
+
+
+def log_ticks(low: float, high: float, most: int = 6) -> list[float]:
+    """Round numbers from ``low`` to ``high``: of `LADDERS` the finest that has at most ``most``.
+
+    Where even that has fewer than three: equal steps.
+    """
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    every = math.ceil(len(decades) / most)
+    found = [10.0**d for d in decades if d % every == 0 and low <= 10.0**d <= high]
+    for ladder in LADDERS:
+        ticks = [float(f"{step}e{d}") for d in decades for step in ladder]
+        ticks = [tick for tick in ticks if low <= tick <= high]
+        if len(ticks) <= most:
+            found = ticks
+    if len(found) < 3 and high / low < 10:
+        equal = MaxNLocator(min(most, 5), steps=[1, 2, 5, 10]).tick_values(low, high)
+        found = [float(tick) for tick in equal if low <= tick <= high]
+    return found
+
+
+def thousands(axis: Axis) -> None:
+    """Write 20000 as 20k."""
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / 1000:g}k" if value >= 1000 else f"{value:g}"))
 
 
 def save(figure: Figure, stem: Path, formats: Sequence[str] = FORMATS) -> list[Path]:
