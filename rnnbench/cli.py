@@ -17,6 +17,7 @@ COMMANDS = {
     "compare": ("rnnbench.commands.compare", "which cell is better, as far as the runs allow to say"),
     "plot": ("rnnbench.commands.plot", "draw learning curves, learning rates, success against length, time"),
     "diagnose": ("rnnbench.commands.diagnose", "gradients through time, gates and spectral radii of finished runs"),
+    "report": ("rnnbench.commands.report", "all of it on one page: findings, tables, plots, configs, failures"),
     "list": ("rnnbench.commands.list", "cells, tasks, protocols and searches, with parameter counts"),
     "data": ("rnnbench.commands.data", "which music files are here, verified or not; fetch them"),
 }

@@ -50,8 +50,13 @@ def written(frame: pd.DataFrame, caption: Sequence[str], fmt: str) -> str:
     return ("\n\n" if fmt == "markdown" else "\n").join([text, *([] if fmt == "markdown" else [""]), *caption])
 
 
-def table_frame(table: Table) -> pd.DataFrame:
-    """The rows and columns of a table as texts; names only where they change, and no column that says nothing."""
+def table_frame(table: Table, *, told_again: bool = False) -> pd.DataFrame:
+    """The rows and columns of a table as texts, without columns that say nothing.
+
+    Args:
+        table: see `rnnbench.analysis.tables.tabulate`.
+        told_again: write names in every row and not only where they change, for a table that will be sorted.
+    """
     cells = table.cells.copy()
     levels = [
         k for k in dict.fromkeys([*table.rows, "task", "cell", "variant", "metric", "split"]) if k != table.columns
@@ -72,6 +77,8 @@ def table_frame(table: Table) -> pd.DataFrame:
         shown[level] = shown[level].map(show)
     names = shown[levels[:-1]]
     shown = shown.drop(columns=[k for k in ("variant", "cell") if k in levels and shown[k].nunique() == 1])
+    if told_again:
+        return shown
     repeated = names.eq(names.shift()).T.cumprod().T.astype(bool)  # a name is told again where one before it changes
     for level in (str(name) for name in names if name in shown):
         shown[level] = shown[level].mask(repeated[level], "")
