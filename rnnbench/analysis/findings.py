@@ -6,10 +6,12 @@ from dataclasses import dataclass
 import pandas as pd
 
 from rnnbench.analysis import statistics
+from rnnbench.analysis.collect import UNFINISHED
 from rnnbench.analysis.compare import TIME, Aggregate, Comparisons, aggregate, compare
 from rnnbench.analysis.conclusions import sentence
 from rnnbench.analysis.pool import Pool
 from rnnbench.analysis.tables import Table
+from rnnbench.record import STATUSES
 from rnnbench.summary import counted
 
 
@@ -24,6 +26,8 @@ class Findings:
     decided: list[str]
     undecided: list[str]
     """One for each comparison, as `conclusions.sentence` has it."""
+    times: list[str]
+    """The same for time, where times may be compared."""
     over_tasks: list[str]
     caveats: list[str]
     """What cannot be concluded, and why."""
@@ -59,15 +63,14 @@ def findings(runs: pd.DataFrame, pool: Pool, table: Table, evidence: Evidence) -
         table: of them.
         evidence: of them.
     """
-    contests = [*evidence.scores.contests]
-    family = len(contests)
-    times = evidence.times.contests
-    told = [(c, sentence(c, family)) for c in contests] + [(c, sentence(c, len(times))) for c in times]
+    contests, times = evidence.scores.contests, evidence.times.contests
+    told = [(c.found.verdict, sentence(c, len(contests))) for c in contests]
     return Findings(
         [*what_was_run(runs), *_sizes(pool.runs), *_searched(table)],
         _headline(evidence.scores),
-        [text for c, text in told if c.found.verdict != "undecided"],
-        [text for c, text in told if c.found.verdict == "undecided"],
+        [text for verdict, text in told if verdict != "undecided"],
+        [text for verdict, text in told if verdict == "undecided"],
+        [sentence(c, len(times)) for c in times],
         _over_tasks(evidence.aggregates),
         _caveats(pool.runs, evidence),
     )
@@ -75,7 +78,8 @@ def findings(runs: pd.DataFrame, pool: Pool, table: Table, evidence: Evidence) -
 
 def what_was_run(runs: pd.DataFrame) -> list[str]:
     """How many runs of which cells, tasks, seeds and protocols, and what became of them."""
-    statuses = [f"{n:,} {status}" for status, n in runs["status"].value_counts(sort=False).sort_index().items()]
+    counts = runs["status"].value_counts()
+    statuses = [f"{counts[status]:,} {status}" for status in (*STATUSES, UNFINISHED) if status in counts]
     seeds = sorted(set(runs["seed"]))
     named = f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 2 and seeds == [*range(seeds[0], seeds[-1] + 1)] else None
     what = [
@@ -127,7 +131,8 @@ def _headline(scores: Comparisons) -> list[str]:
         return [f"Decided: {_all(n)} of two cells on a task."]
     few = sum(c.found.smallest_p > statistics.ALPHA for c in open_)
     least = f"at least {statistics.fewest_seeds(n)} seeds are needed for {counted(n, 'comparison')} at once"
-    why = f" For {few} of them there are too few seeds, whatever the scores: {least}." if few else ""
+    some = "There are" if few == n else f"For {few} of them there are"
+    why = f" {some} too few seeds, whatever the scores: {least}." if few else ""
     if len(open_) == n:
         return [f"Undecided: {_all(n)} of two cells on a task. No cell can be called better than another.{why}"]
     decided = f"{n - len(open_)} are decided and {len(open_)} undecided"

@@ -59,7 +59,9 @@ def inventory(runs: pd.DataFrame, runs_dir: Path) -> Inventory:
     distinct = {text: n for n, text in enumerate(dict.fromkeys(_json(c) for c in configs if c), start=1)}
     numbers = [str(distinct[_json(config)]) if config else "" for config in configs]
     paths = [Path(path).relative_to(runs_dir).as_posix() for path in runs["path"]]
-    rows = _rows(runs, paths).assign(**{"differs in": differences, "config": numbers}).join(rest)
+    rows = _rows(runs, paths).join(rest)
+    rows.insert(4, "differs in", differences)
+    rows.insert(5, "config", numbers)
     reasons = [
         {"run": path, "what": f"{run['cell']} on {run['task']}, seed {run['seed']}", "differs in": differing,
          "status": run["status"], "reason": _reason(run)}

@@ -51,7 +51,7 @@ PROFILE = (
     "the same. The cell that rises first is the better one; there is no interval and no test."
 )
 
-MOST_THRESHOLDS = 12
+MOST_THRESHOLDS = 16
 """Columns of the performance profile."""
 
 
@@ -139,7 +139,7 @@ def _score_sheets(table: Table) -> Iterable[Sheet]:
     lines = captions(Table(table.cells, []))
     if table.cells["best"].any() and table.cells.groupby("task")["metric"].nunique().max() > 1:
         lines.append("The comparisons below are of the metric that selects only, and so fewer: they may decide more.")
-    yield Sheet("Scores on test", of(["test"]), lines)
+    yield Sheet("Scores on test", of(["test"]).drop(columns="split"), lines)
     yield Sheet("Scores on train and validation", of([s for s in SPLITS if s != "test"]), folded=True)
     beside = published_beside_ours(table)
     if len(beside):
@@ -156,7 +156,8 @@ def _comparison_sheets(evidence: Evidence) -> Iterable[Sheet]:
 
 def _contests(title: str, result: Comparisons) -> Iterable[Sheet]:
     if result.contests:
-        yield Sheet(title, contest_frame(result), explanations(result))
+        frame = contest_frame(result)
+        yield Sheet(title, frame.loc[:, (frame != "").any()], explanations(result))
 
 
 def profile_frame(aggregates: Sequence[Aggregate]) -> pd.DataFrame:
