@@ -1,6 +1,7 @@
 """Learning curves, the paper's Figure 2: training and validation against updates, and against seconds below."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
@@ -10,12 +11,15 @@ from matplotlib.lines import Line2D
 from rnnbench.analysis import clock
 from rnnbench.analysis.curves import histories, mean_curve, tails
 from rnnbench.analysis.plots import style
-from rnnbench.analysis.plots.panels import UNITS, Canvas, Drawing, Panel, panels, remark
+from rnnbench.analysis.plots.panels import REMARK, UNITS, Canvas, Drawing, Panel, panels, remark
 from rnnbench.analysis.pool import pool
 
-TRAINING: dict[str, float] = {"linewidth": 0.7, "alpha": 0.75}
-VALIDATION: dict[str, float] = {"linewidth": 1.4}
-AFTER: dict[str, float] = {"linewidth": 0.5, "alpha": 0.8}
+Look = dict[str, Any]
+"""Properties of a line."""
+
+TRAINING: Look = {"linewidth": 0.7, "alpha": 0.75}
+VALIDATION: Look = {"linewidth": 1.4}
+AFTER: Look = {"linewidth": 0.5, "alpha": 0.8}
 MARKS = 6
 """Markers on a line."""
 
@@ -90,7 +94,8 @@ def _panel(canvas: Canvas, panel: Panel, axes: Sequence[Axes], refused: dict[str
                 seen.append(curve["mean"])
     low, high = limits(seen, panel.baseline(metric))
     for here in axes:
-        here.axhline(panel.baseline(metric), **style.BASELINE)
+        if here is axes[0] or set(refused) < set(panel.cells()):
+            here.axhline(panel.baseline(metric), **style.BASELINE)
         here.set_xlim(left=0)
         here.locator_params(axis="x", nbins=4)
         style.thousands(here.xaxis)
@@ -100,7 +105,9 @@ def _panel(canvas: Canvas, panel: Panel, axes: Sequence[Axes], refused: dict[str
         if set(without) == set(panel.cells()):
             remark(axes[1], f"not drawn: {reason}")
         else:
-            _aside(axes[1], f"no {', '.join(without)}: {reason}")
+            axes[1].set_title(
+                "\n".join(canvas.wrapped(f"no {', '.join(without)}: {reason}", style.SMALL)), loc="left", **REMARK
+            )
 
 
 def _one_by_one(measured: Sequence[pd.DataFrame], quantity: str, against: str) -> list[pd.DataFrame]:
@@ -110,10 +117,10 @@ def _one_by_one(measured: Sequence[pd.DataFrame], quantity: str, against: str) -
     return tails(measured, quantity, against)
 
 
-def _line(axes: Axes, curve: pd.DataFrame, line: style.Line, look: dict[str, float], *, band: bool) -> None:
+def _line(axes: Axes, curve: pd.DataFrame, line: style.Line, look: Look, *, band: bool) -> None:
     color, dash, marker = line
     every = max(1, len(curve) // MARKS)
-    marks = {"marker": marker, "markevery": (every // 2, every)} if band else {}
+    marks: Look = {"marker": marker, "markevery": (every // 2, every)} if band else {}
     axes.plot(curve["x"], curve["mean"], color=color, linestyle=dash, **marks, **look)
     if band and len(curve) and curve["n"].iloc[0] >= style.BAND_FROM:
         axes.fill_between(curve["x"], curve["low"], curve["high"], color=color, alpha=style.BAND, linewidth=0)
@@ -132,14 +139,10 @@ def limits(seen: Sequence["pd.Series[float]"], baseline: float) -> tuple[float, 
     return lowest / margin, max(highest * margin, baseline * HEADROOM)
 
 
-def _aside(axes: Axes, text: str) -> None:
-    axes.annotate(text, (0.98, 0.97), xycoords="axes fraction", ha="right", va="top", fontsize=style.SMALL)
-
-
 def _legend() -> list[Line2D]:
     return [
-        Line2D([], [], color="#444444", label="validation", **VALIDATION),  # type: ignore[arg-type]
-        Line2D([], [], color="#444444", label="training", **TRAINING),  # type: ignore[arg-type]
+        Line2D([], [], color="#444444", label="validation", **VALIDATION),
+        Line2D([], [], color="#444444", label="training", **TRAINING),
         Line2D([], [], label="trivial baseline", **style.BASELINE),
     ]
 

@@ -1,9 +1,10 @@
 """What all figures share: a panel for each task and setting, a line for each cell, a legend above, a caption below."""
 
 import math
-import textwrap
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 from matplotlib.artist import Artist
@@ -14,8 +15,11 @@ from matplotlib.lines import Line2D
 from rnnbench.analysis.plots import style
 from rnnbench.summary import counted
 
-LETTER = 0.055
-"""Inches: how wide one is, on the average."""
+SETTING = 7
+"""Points: titles of more than a line."""
+
+HANDLE = 0.62
+"""Inches: what an entry of the legend takes beside its text."""
 
 MOST_ABREAST = 4
 """Panels beside each other; further ones go below."""
@@ -27,6 +31,9 @@ UNITS = {
     "xent": "cross-entropy (nats)",
 }
 """What the axis of a metric is called."""
+
+REMARK: dict[str, Any] = {"fontsize": style.SMALL, "color": "#444444"}
+"""How it looks what is written into a figure."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +79,9 @@ def names(runs: pd.DataFrame) -> "pd.Series[str]":
 
 
 def panels(runs: pd.DataFrame) -> list[Panel]:
-    """The panels of runs that `rnnbench.analysis.pool.pool` has labelled, by name."""
-    return [Panel(str(task), str(setting), rows) for (task, setting), rows in runs.groupby(["task", "setting"])]
+    """The panels of runs that `rnnbench.analysis.pool.pool` has labelled, by name; 50 comes before 100."""
+    found = [Panel(str(task), str(setting), rows) for (task, setting), rows in runs.groupby(["task", "setting"])]
+    return sorted(found, key=lambda panel: (panel.task, [(len(w), w) for w in re.split(r"([\d.]+)", panel.setting)]))
 
 
 class Canvas:
@@ -104,11 +112,14 @@ class Canvas:
 
     def _titles(self, shown: Sequence[Panel]) -> None:
         """Task, setting and seeds over the first row of each panel."""
-        wide = int((self.width / self.abreast - 0.25) / LETTER)
-        texts = ["\n".join([f"{panel.task} ({panel.seeds})", *textwrap.wrap(panel.setting, wide)]) for panel in shown]
+        texts = ["\n".join([f"{p.task} ({p.seeds})", *self.wrapped(p.setting, SETTING, most=3)]) for p in shown]
         for text, axes in zip(texts, self.axes, strict=True):
-            axes[0].set_title(text, loc="left", fontsize=7 if "\n" in text else None)
+            axes[0].set_title(text, loc="left", fontsize=SETTING if "\n" in text else None)
         self._inches += 0.12 * max(text.count("\n") + 1 for text in texts) * math.ceil(len(shown) / self.abreast)
+
+    def wrapped(self, text: str, size: float, most: int | None = None) -> list[str]:
+        """A text in lines as wide as a panel; what is longer than ``most`` of them is cut off."""
+        return style.wrapped(text, self.width / self.abreast - 0.4, size, most)
 
     def label(self, row: int, x: str, y: Iterable[str]) -> None:
         """Name the axes of a row of every panel; ``y`` is written where it differs from the panel to the left."""
@@ -127,22 +138,28 @@ class Canvas:
             if named
         ]
         handles += [*more]
-        widths = [len(str(handle.get_label())) * LETTER + 0.62 for handle in handles]
+        widths = [style.inches(str(handle.get_label()), 8) + HANDLE for handle in handles]
         columns = len(handles) if sum(widths) <= self.width else max(1, int(self.width / max(widths)))
-        below = textwrap.wrap(caption, int(self.width / 0.046))
+        below = style.wrapped(caption, self.width - 0.1, style.SMALL)
         self._inches += 0.11 * len(below) + 0.1
         if handles:
             self._inches += 0.16 * math.ceil(len(handles) / columns)
             self.figure.legend(handles=handles, loc="outside upper center", ncols=columns)
         self.figure.set_size_inches(self.width, self._inches)
-        self.figure.supxlabel("\n".join(below), x=0.01, ha="left", fontsize=style.SMALL, color="#444444")
+        self.figure.supxlabel("\n".join(below), x=0.01, ha="left", **REMARK)
         return self.figure
 
 
 def remark(axes: Axes, text: str) -> None:
     """Write into empty axes why they are empty."""
     axes.text(
-        0.5, 0.5, textwrap.fill(text, 24), transform=axes.transAxes, ha="center", va="center", fontsize=style.SMALL
+        0.5,
+        0.5,
+        "\n".join(style.wrapped(text, 1.1, style.SMALL)),
+        transform=axes.transAxes,
+        ha="center",
+        va="center",
+        **REMARK,
     )
     axes.set(xticks=[], yticks=[])
     axes.grid(visible=False)

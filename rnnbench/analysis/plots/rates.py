@@ -73,12 +73,12 @@ def by_rate(of_cell: pd.DataFrame, metric: str) -> list[pd.DataFrame]:
         metric: of the score.
 
     Returns:
-        ``rate``; ``score``, the mean of the seeds that did not diverge at it; ``low`` and ``high`` of its interval, NaN
-        for fewer than `style.BAND_FROM`; ``chosen``, whether it is the best rate of any seed, by the metric that selects.
+        ``rate``; ``score``, the mean of the seeds that did not diverge at it; ``low`` and ``high`` of its interval,
+        NaN for fewer than `style.BAND_FROM`; ``chosen``, whether any seed chose it, by the metric that selects.
     """
     finished = of_cell[~of_cell["diverged"]]
     best = set(finished.groupby("seed")[f"valid_{of_cell['metric'].iloc[0]}"].idxmin())
-    same = of_cell.groupby("seed")[SEARCHED].agg(lambda rates: tuple(sorted(rates))).nunique() == 1
+    same = of_cell.groupby("seed")[SEARCHED].agg(lambda rates: str(sorted(rates))).nunique() == 1
     parts = [finished] if same else [of_seed for _, of_seed in finished.groupby("seed")]
     return [
         pd.DataFrame([_at_rate(rate, runs, metric, best) for rate, runs in part.groupby(SEARCHED)])

@@ -1,6 +1,7 @@
 """How every figure looks: readable in print, in grey, and by colour-blind people; and how it is saved."""
 
 import math
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -9,6 +10,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.textpath import TextPath
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogFormatterSciNotation, MaxNLocator, NullLocator
 
 from rnnbench.errors import check_choice
@@ -48,15 +50,15 @@ Line = tuple[str, Any, str]
 """Colour, dash (as matplotlib takes them), marker."""
 
 KNOWN: dict[str, Line] = {
-    "gru": ("#D55E00", "-", "o"),
-    "lstm": ("#00588F", (0, (4, 1.2)), "s"),
+    "gru": ("#C85200", "-", "o"),
+    "lstm": ("#004D85", (0, (4, 1.2)), "s"),
     "tanh": ("#000000", (0, (1, 1)), "^"),
-    "gru_cudnn": ("#E3A3CA", (0, (5, 1, 1, 1)), "D"),
+    "gru_cudnn": ("#CF86B6", (0, (5, 1, 1, 1)), "D"),
 }
-"""Cell -> colour, dash and marker. The hues are those of Okabe & Ito (2008, "Color Universal Design"), blue made darker
-and purple lighter, so that the four are as many greys too; dash and marker say the same once more."""
+"""Cell -> colour, dash and marker. The hues are those of Okabe & Ito (2008, "Color Universal Design"), made lighter or
+darker so that the four are as many greys too; dash and marker say the same once more."""
 
-OTHER_COLOURS = ("#009E73", "#E69F00", "#56B4E9", "#8C8C8C")
+OTHER_COLOURS = ("#009E73", "#E69F00", "#56B4E9")
 OTHER_DASHES = ((0, (6, 1)), (0, (2, 1)), (0, (3, 1, 1, 1, 1, 1)), (0, (6, 2, 2, 2)), (0, (1, 2)))
 OTHER_MARKERS = ("v", "P", "X", "*", "<", ">", "p")
 
@@ -87,7 +89,7 @@ def lines(names: Iterable[str]) -> dict[str, Line]:
     """A line for each name (a cell, or a cell and its variant).
 
     The cells of `KNOWN` have the same one in every figure; others get theirs by the alphabet, and never one of those.
-    The first 140 differ.
+    The first 105 of them differ.
     """
     distinct = sorted(set(names))
     others = [name for name in distinct if name not in KNOWN]
@@ -132,6 +134,20 @@ def log_ticks(low: float, high: float, most: int = 6) -> list[float]:
     if len(found) < 3 and high / low < 10:
         equal = MaxNLocator(min(most, 5), steps=[1, 2, 5, 10]).tick_values(low, high)
         found = [float(tick) for tick in equal if low <= tick <= high]
+    return found
+
+
+def inches(text: str, size: float) -> float:
+    """How wide a line is, in a size of so many points."""
+    return float(TextPath((0, 0), text, size=size).get_extents().width) / 72 if text.strip() else 0.0
+
+
+def wrapped(text: str, width: float, size: float, most: int | None = None) -> list[str]:
+    """A text in lines at most ``width`` inches wide; what is longer than ``most`` of them is cut off."""
+    for letters in range(max(1, int(width * 72 / size / 0.48)), 0, -1):
+        found = textwrap.wrap(text, letters, max_lines=most, placeholder=" …" if letters > 2 else "")
+        if all(inches(line, size) <= width for line in found):
+            break
     return found
 
 

@@ -1,5 +1,7 @@
 """What an update costs: seconds of each cell, from runs made alone."""
 
+from collections.abc import Collection
+
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
@@ -42,10 +44,11 @@ def draw(runs: pd.DataFrame, metric: str | None = None) -> Drawing:
         raise UserError(f"no runs whose seconds may be compared. {' '.join(notes)} {clock.ADVICE}")
     with mpl.rc_context(style.SETTINGS):
         canvas = Canvas(shown, rows=1, height=1.6)
+        labelled = all(_fit(panel.cells(), canvas) for panel in shown)
         for panel, (axes,) in zip(shown, canvas.axes, strict=True):
-            _panel(canvas, panel, axes)
+            _panel(canvas, panel, axes, labelled=labelled)
         canvas.label(0, "", ["ms an update"] * len(shown))
-        figure = canvas.finish(_caption(shown), named=False)
+        figure = canvas.finish(_caption(shown), named=not labelled)
     return Drawing(figure, [*pooled.notes, *notes])
 
 
@@ -54,7 +57,12 @@ def per_update(runs: pd.DataFrame) -> "pd.Series[float]":
     return 1e3 * runs["seconds"].astype(float) / runs["updates"].astype(float)
 
 
-def _panel(canvas: Canvas, panel: Panel, axes: Axes) -> None:
+def _fit(names: Collection[str], canvas: Canvas) -> bool:
+    """Whether the names of the cells of a panel can stand beside each other below it."""
+    return max(style.inches(name, 7) for name in names) + 0.1 < (canvas.width / canvas.abreast - 0.5) / len(names)
+
+
+def _panel(canvas: Canvas, panel: Panel, axes: Axes, *, labelled: bool) -> None:
     cells = panel.cells()
     for i, (name, of_cell) in enumerate(cells.items()):
         color, _, marker = canvas.lines[name]
@@ -65,7 +73,7 @@ def _panel(canvas: Canvas, panel: Panel, axes: Axes) -> None:
         axes.plot([i - 0.3, i + 0.3], [mean.estimate] * 2, color=color, linewidth=1.2)
         if len(times) >= style.BAND_FROM:
             axes.fill_between([i - 0.3, i + 0.3], mean.low, mean.high, color=color, alpha=style.BAND, linewidth=0)
-    axes.set_xticks(range(len(cells)), [name.replace(", ", "\n") for name in cells])
+    axes.set_xticks(range(len(cells)), list(cells) if labelled else [""] * len(cells))
     axes.set_xlim(-0.6, len(cells) - 0.4)
     axes.set_ylim(0, 1.1 * per_update(panel.runs).max())
     axes.grid(visible=False, axis="x")
