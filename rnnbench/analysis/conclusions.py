@@ -8,7 +8,7 @@ import pandas as pd
 
 from rnnbench.analysis import statistics
 from rnnbench.analysis.compare import TIME, Aggregate, Comparisons, Contest, where
-from rnnbench.analysis.layout import CAPTIONS, FORMATS, written
+from rnnbench.analysis.layout import CAPTIONS, FORMATS, listed, written
 from rnnbench.errors import check_choice
 
 DIFFERENCE = (
@@ -35,9 +35,9 @@ def render(result: Comparisons, aggregates: Sequence[Aggregate], fmt: str) -> st
     if aggregates:
         parts.append(written(aggregate_frame(aggregates), aggregate_captions(aggregates), fmt))
     remarks = [*(f"Not compared: {line}" for line in result.refused), *result.notes]
-    if remarks or not parts:
-        parts.append(written(pd.DataFrame({"remarks": remarks or ["there is nothing to compare."]}), [], fmt))
-    return "\n\n".join(parts)
+    if not parts:
+        remarks = [*remarks, "There are no two cells that could be held against each other."]
+    return "\n\n".join([*parts, *([listed(remarks, fmt)] if remarks else [])])
 
 
 def sentence(contest: Contest, comparisons: int) -> str:
