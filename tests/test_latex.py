@@ -69,5 +69,5 @@ def test_tables_comparisons_and_remarks_compile_and_fit_the_page(tmp_path: Path,
 
 
 def test_a_document_that_is_wrong_does_not_pass(tmp_path: Path, latex: str) -> None:
-    with pytest.raises(AssertionError, match="Missing [$] inserted"):
+    with pytest.raises(AssertionError, match=r"Missing \$ inserted"):
         compile_latex(latex, tmp_path, "a_b")
