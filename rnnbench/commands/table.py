@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from rnnbench.commands import add_runs
+from rnnbench.commands import add_filters, add_runs, only, words
 
 
 def main(argv: Sequence[str]) -> int:
@@ -13,17 +13,8 @@ def main(argv: Sequence[str]) -> int:
     from rnnbench.analysis.collect import collect
     from rnnbench.analysis.layout import render
     from rnnbench.analysis.tables import tabulate
-    from rnnbench.errors import UserError
 
-    runs = collect(args.runs)
-    for column, wanted in (("task", args.task), ("cell", args.cell)):
-        if wanted:
-            there = sorted(runs[column].unique())
-            runs = runs[runs[column].isin(wanted)]
-            if runs.empty:
-                raise UserError(
-                    f"--{column} {','.join(wanted)}: no such runs in {args.runs}. There: {', '.join(there)}."
-                )
+    runs = only(collect(args.runs), args)
     if args.runs_csv:
         args.runs_csv.parent.mkdir(parents=True, exist_ok=True)
         runs.to_csv(args.runs_csv, index=False)
@@ -36,10 +27,6 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _words(text: str) -> list[str]:
-    return [word for word in text.split(",") if word]
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="rnnbench table",
@@ -50,16 +37,15 @@ def _parser() -> argparse.ArgumentParser:
     add_runs(parser)
     parser.add_argument(
         "--metric",
-        type=_words,
+        type=words,
         default=[],
         metavar="M[,M]",
         help="nll_step, nll_seq, mse, xent; default: the one that selects (music: nll_step)",
     )
     parser.add_argument(
-        "--split", type=_words, default=["train", "valid", "test"], metavar="S[,S]", help="default: train,valid,test"
+        "--split", type=words, default=["train", "valid", "test"], metavar="S[,S]", help="default: train,valid,test"
     )
-    parser.add_argument("--task", type=_words, default=[], metavar="T[,T]", help="only these tasks")
-    parser.add_argument("--cell", type=_words, default=[], metavar="C[,C]", help="only these cells")
+    add_filters(parser)
     parser.add_argument("--format", default="text", metavar="F", help="text (default), markdown, latex, csv")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the table there instead of printing it")
     parser.add_argument(
