@@ -15,6 +15,8 @@ COMMANDS = {
     "clean": ("rnnbench.commands.clean", "remove what is in error or superseded, after showing it"),
     "table": ("rnnbench.commands.table", "collect runs into comparison tables"),
     "compare": ("rnnbench.commands.compare", "which cell is better, as far as the runs allow to say"),
+    "export": ("rnnbench.commands.export", "the records of finished runs in one file, for another machine"),
+    "merge": ("rnnbench.commands.merge", "runs of such files, checked, beside those that are here"),
     "list": ("rnnbench.commands.list", "cells, tasks, protocols and searches, with parameter counts"),
     "data": ("rnnbench.commands.data", "which music files are here, verified or not; fetch them"),
 }

@@ -17,7 +17,7 @@ from rnnbench.analysis.filters import only
 from rnnbench.analysis.layout import FORMATS, written
 from rnnbench.analysis.layout import render as render_table
 from rnnbench.analysis.pool import pool
-from rnnbench.analysis.statistics import fewest_seeds, interquartile_mean
+from rnnbench.analysis.statistics import coverage_note, fewest_seeds, interquartile_mean
 from rnnbench.analysis.tables import tabulate
 from rnnbench.analysis.verdict import verdict
 from rnnbench.commands.compare import main
@@ -115,7 +115,10 @@ def test_cells_that_are_alike_are_undecided_with_a_number_of_seeds(tmp_path: Pat
     assert needed is not None
     assert needed > 10
     assert f"about {needed - 10} more seeds needed" in sentence(contest, 1)
-    assert "undecided" in render(compared(tmp_path), [], "text")
+    text = render(compared(tmp_path), [], "text")
+    assert "undecided" in text
+    assert coverage_note(10) in text
+    assert coverage_note(10)
 
 
 @pytest.mark.parametrize("override", ["train.batch_size=8", "task.pool=1", "train.max_epochs=7"])
