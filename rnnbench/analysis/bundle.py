@@ -55,6 +55,9 @@ PATH = re.compile(r"(?<![^\s'\"=(:,])(?:~?/|[A-Za-z]:[\\/]|\\\\)[^\s'\",)]+")
 """An absolute path, at the beginning of a word."""
 
 NAME = re.compile(r"[^\x00-\x1f\x7f]{1,80}")
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""The quick one, where PyYAML was built with it."""
+
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """The time of every file in the zip: the bytes depend on the content alone."""
 
@@ -335,7 +338,7 @@ class Bundle:
 def check_plain(text: str) -> None:
     """Raise `ValueError` for YAML that is more than nested plain values: tags, references, interpolations."""
     depth = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+    for event in yaml.parse(text, Loader=LOADER):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if getattr(event, "anchor", None) is not None:
             raise ValueError("it has a reference, &… or *…")
