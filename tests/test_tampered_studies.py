@@ -180,7 +180,7 @@ def test_no_damaged_byte_is_taken_for_a_result(study: Path, tmp_path: Path) -> N
     whole = study.read_bytes()
     merge([study], tmp_path / "good")
     bad = tmp_path / "bad.zip"
-    for at in range(0, len(whole), len(whole) // 40):
+    for at in range(0, len(whole), len(whole) // 20):
         bad.write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
         try:
             found = bundle.Bundle(bad)

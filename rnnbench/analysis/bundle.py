@@ -97,7 +97,7 @@ def pack(records: Sequence[Record], output: Path, name: str, created: str) -> di
     if not NAME.fullmatch(name):
         raise UserError(f"--name {name!r}: must be 1 to 80 printable characters.")
     contents: dict[str, bytes] = {}
-    runs = []
+    runs: list[dict[str, Any]] = []
     for record in sorted(records, key=lambda r: r.path.as_posix()):
         place = "/".join(["runs", *record.path.parts[-3:]])
         own = dict(_travelling(record))
