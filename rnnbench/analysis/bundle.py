@@ -55,6 +55,9 @@ PATH = re.compile(r"(?<![^\s'\"=(:,])(?:~?/|[A-Za-z]:[\\/]|\\\\)[^\s'\",)]+")
 """An absolute path, at the beginning of a word."""
 
 NAME = re.compile(r"[^\x00-\x1f\x7f]{1,80}")
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""The quick one, where PyYAML was built with it."""
+
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """The time of every file in the zip: the bytes depend on the content alone."""
 
@@ -94,7 +97,7 @@ def pack(records: Sequence[Record], output: Path, name: str, created: str) -> di
     if not NAME.fullmatch(name):
         raise UserError(f"--name {name!r}: must be 1 to 80 printable characters.")
     contents: dict[str, bytes] = {}
-    runs = []
+    runs: list[dict[str, Any]] = []
     for record in sorted(records, key=lambda r: r.path.as_posix()):
         place = "/".join(["runs", *record.path.parts[-3:]])
         own = dict(_travelling(record))
@@ -335,7 +338,7 @@ class Bundle:
 def check_plain(text: str) -> None:
     """Raise `ValueError` for YAML that is more than nested plain values: tags, references, interpolations."""
     depth = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+    for event in yaml.parse(text, Loader=LOADER):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if getattr(event, "anchor", None) is not None:
             raise ValueError("it has a reference, &… or *…")
