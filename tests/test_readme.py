@@ -22,6 +22,7 @@ LINES = [
     if line.strip()
 ]
 RUNS = [line for line in LINES if line.startswith("rnnbench run")]
+OTHERS = [line for line in LINES if line.startswith("rnnbench ") and line not in RUNS]
 
 
 def test_the_quick_start_has_exactly_two_commands() -> None:
@@ -62,10 +63,13 @@ def test_every_protocol_metric_and_option_that_the_readme_names_is_there() -> No
     table = re.search(r"\| protocol.*?\n\n", README, re.S)
     assert table is not None
     assert set(re.findall(r"^\| `(\w+)` \|", table[0], re.M)) == set(options_of("train"))
-    command = [sys.executable, "-m", "rnnbench.cli", "table", "--help"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    for option in set(re.findall(r"`(--[\w-]+)", README)) - {"--config-dir"}:
-        assert option in done.stdout, option
+    helps = ""
+    for name in COMMANDS.keys() - {"run"}:  # whose help is Hydra's
+        command = [sys.executable, "-m", "rnnbench.cli", name, "--help"]
+        helps += subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    named = re.findall(r"`(--[\w-]+)", README) + [word for line in OTHERS for word in line.split() if word[:2] == "--"]
+    for option in set(named):
+        assert re.search(rf"{option}\b(?!-)", helps), option
 
 
 def test_the_directory_in_the_example_of_load_is_that_of_the_demo() -> None:
