@@ -9,7 +9,8 @@ Legend: ``B`` sequences, ``I`` inputs, ``H`` units. Weights have torch's names a
 blocks of rows is the class attribute ``blocks``.
 
 A cell of one's own need not derive from `Cell`: any module with the interface of torch's cells will do
-(see `rnnbench.model`).
+(see `rnnbench.model`). If it has a method ``gates``, with the interface of `Cell.gates` but x (B, I) in place of
+W x + b, and None for the state before the first step, then `rnnbench.diagnosis` measures its gates too.
 """
 
 from abc import ABC, abstractmethod
@@ -93,6 +94,19 @@ class Cell(nn.Module, ABC):
     @abstractmethod
     def recurrence(self) -> Callable[[Tensor, State], State]:
         """The function (W x_t + b (B, blocks·H), state) -> state, for the present parameters."""
+
+    def gates(self, wx: Tensor, before: State, after: State) -> dict[str, Tensor]:
+        """The values of the gates in one step, for looking at; the recurrence does not come here.
+
+        Args:
+            wx: W x_t + b (B, blocks·H).
+            before: the state before the step.
+            after: the state after it.
+
+        Returns:
+            Name -> (B, H), between 0 and 1; nothing for a cell without gates.
+        """
+        return {}
 
     def forward(self, x: Tensor, state: State | None = None) -> State:
         """One step, with the interface of torch's cells: x (B, I), state -> state."""
@@ -199,6 +213,16 @@ class LSTMCell(Cell):
 
         return step
 
+    def gates(self, wx: Tensor, before: State, after: State) -> dict[str, Tensor]:
+        """See `Cell.gates`: ``input`` i_t, ``forget`` f_t and ``output`` o_t."""
+        h, c_old = before
+        _, c = after
+        i, f, _, o = torch.addmm(wx, h, self.weight_hh.T).chunk(4, dim=1)
+        if self.peephole is not None:
+            V_i, V_f, V_o = self.peephole.chunk(3)
+            i, f, o = i + V_i * c_old, f + V_f * c_old, o + V_o * c
+        return {"input": torch.sigmoid(i), "forget": torch.sigmoid(f), "output": torch.sigmoid(o)}
+
 
 class GRUCell(Cell):
     """The gated recurrent unit in the paper's form: reset gate before the product (section 3.2).
@@ -264,6 +288,12 @@ class GRUCell(Cell):
             return torch.lerp(h, h_tilde, z)  # (1 - z) h + z h_tilde
 
         return step
+
+    def gates(self, wx: Tensor, before: State, after: State) -> dict[str, Tensor]:
+        """See `Cell.gates`: ``update`` z_t and ``reset`` r_t, each cell's own z."""
+        assert isinstance(before, Tensor)
+        a = dict(zip(self.blocks, torch.addmm(wx, before, self.weight_hh.T).chunk(3, dim=1), strict=True))
+        return {"update": torch.sigmoid(a["z"]), "reset": torch.sigmoid(a["r"])}
 
 
 class CuDNNGRUCell(GRUCell):

@@ -17,6 +17,7 @@ COMMANDS = {
     "compare": ("rnnbench.commands.compare", "which cell is better, as far as the runs allow to say"),
     "export": ("rnnbench.commands.export", "the records of finished runs in one file, for another machine"),
     "merge": ("rnnbench.commands.merge", "runs of such files, checked, beside those that are here"),
+    "diagnose": ("rnnbench.commands.diagnose", "gradients through time, gates and spectral radii of finished runs"),
     "list": ("rnnbench.commands.list", "cells, tasks, protocols and searches, with parameter counts"),
     "data": ("rnnbench.commands.data", "which music files are here, verified or not; fetch them"),
 }
@@ -33,7 +34,7 @@ def usage() -> str:
             "",
             *(f"  {name:<10}{line}" for name, (_, line) in COMMANDS.items()),
             "",
-            "  --help    this text; after a command, that command's",
+            "  --help      this text; after a command, that command's",
             "  --version",
             "",
             f"First steps:  {PROGRAM} run cell=gru task=adding;  {PROGRAM} table;  tensorboard --logdir results/runs",

@@ -91,6 +91,8 @@ class RunConfig:
     """Of which search this is a candidate (name, index, candidates, log_low, log_high); decides nothing."""
     trial: str | None = None
     """Of which search with Optuna this is which trial, as ``name/number``; decides nothing but when to give up."""
+    diagnose_every: int | None = None
+    """Epochs from one measurement of gates and gradients to the next; null for none."""
 
     def check(self) -> None:
         """Raise `UserError` for a value out of range."""
@@ -106,6 +108,8 @@ class RunConfig:
             check_whole("threads", self.threads, 1)
         check_choice("kernel", self.kernel, ("auto", "compiled", "reference"))
         check_number("checkpoint_every_s", self.checkpoint_every_s, least=0.0)
+        if self.diagnose_every is not None:
+            check_whole("diagnose_every (null for never)", self.diagnose_every, 1)
         self.progress = self.progress.lower()
         check_choice("progress", self.progress, ("auto", "true", "false"))
         if self.trial is not None and not TRIAL.fullmatch(self.trial):

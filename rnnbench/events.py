@@ -7,18 +7,29 @@ train/lr               learning rate
 valid/<metric>         validation, without noise
 baseline/<metric>      the trivial baseline, a level line
 final/<split>/<metric> train, valid and test at the best validation, once, at the end
+gates/<name>/mean      with ``diagnose_every``: of a gate, over units, steps and sequences; also its
+                       share ``below_0.1`` and ``above_0.9``, and a histogram, ``gates/<name>``
+abs_h/…                the same of |h|
+gradient/<s>/lag_<k>   log10 of ‖∂loss_T/∂s_t‖, mean over sequences, k = T - t steps back, for the
+                       state s (h; c); its histogram over all steps, ``gradient/<s>``
+spectral_radius/<b>    of block b of U
 =====================  ===========================================================================
 
 The step of every point is the number of updates; the final scores stand one step later.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.compat.proto.summary_pb2 import HistogramProto, Summary
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
+
+Histogram = tuple[Sequence[float], Sequence[float]]
+"""Counts, and the edges of their bins, one more."""
 
 
 class EventLog:
@@ -44,9 +55,10 @@ class EventLog:
     def _add_proto(self, summary: object) -> None:
         self._writer._get_file_writer().add_summary(summary)
 
-    def add(self, scalars: Mapping[str, float], step: int) -> None:
+    def add(self, scalars: Mapping[str, float], step: int, histograms: Mapping[str, Histogram] | None = None) -> None:
         """Add a point to each curve, all in one event: a tenth of the cost of one each."""
         values = [Summary.Value(tag=tag, simple_value=float(value)) for tag, value in scalars.items()]
+        values += [Summary.Value(tag=tag, histo=_proto(*found)) for tag, found in (histograms or {}).items()]
         self._writer._get_file_writer().add_summary(Summary(value=values), step)
 
     def end(self, scores: Mapping[str, Mapping[str, float]], metric: str, update: int) -> None:
@@ -62,3 +74,31 @@ class EventLog:
     def close(self) -> None:
         """Write what is buffered."""
         self._writer.close()
+
+
+def write_curves(path: Path, curves: Mapping[str, Sequence[float]]) -> None:
+    """Write curves whose steps are 0, 1, 2, … to an event file in ``path``, in place of those that are there.
+
+    Values that are not finite are left out.
+    """
+    for old in path.glob("events.out.*"):
+        old.unlink()
+    with SummaryWriter(str(path)) as writer:
+        for tag, values in curves.items():
+            for step, value in enumerate(values):
+                if math.isfinite(value):
+                    writer.add_scalar(tag, value, step)
+
+
+def _proto(counts: Sequence[float], edges: Sequence[float]) -> HistogramProto:
+    """A histogram as TensorBoard takes it; sums are those of the bins' middles."""
+    middles = [(low + high) / 2 for low, high in pairwise(edges)]
+    return HistogramProto(
+        min=edges[0],
+        max=edges[-1],
+        num=sum(counts),
+        sum=sum(n * x for n, x in zip(counts, middles, strict=True)),
+        sum_squares=sum(n * x * x for n, x in zip(counts, middles, strict=True)),
+        bucket_limit=edges[1:],
+        bucket=counts,
+    )

@@ -9,8 +9,8 @@ Legend: ``N`` packed rows, ``B`` sequences, ``I`` inputs, ``H`` units, ``O`` out
 
 import copy
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,7 @@ class Model(nn.Module):
         """Take ``cell`` as it is; the read-out's parameters are zero until they are given values.
 
         Args:
-            cell: see `unroll`.
+            cell: see `steps`.
             hidden_size: H.
             output_size: O.
             link: the function from outputs to predictions, which only `predict` applies.
@@ -79,26 +79,38 @@ class Model(nn.Module):
 
 
 def unroll(cell: nn.Module, inputs: Tensor, batch_sizes: Sequence[int]) -> Tensor:
-    """The outputs h_t (N, H) of ``cell`` over packed ``inputs`` (N, I).
+    """The outputs h_t (N, H) of ``cell`` over packed ``inputs`` (N, I)."""
+    return torch.cat([output_of(step.after) for step in steps(cell, inputs, batch_sizes)])
 
-    A cell that is no `Cell` is called step by step as torch's own are, ``cell(x, state)``, with None for the
-    first state.
+
+class Step(NamedTuple):
+    """A step of the sequences that are long enough to have it."""
+
+    x: Tensor
+    """What the cell is given: W x_t + b (B, blocks·H) if it is a `Cell`, else x_t (B, I)."""
+    before: State | None
+    """The state before; None at the first step of a cell that is no `Cell`."""
+    after: State
+
+
+def steps(cell: nn.Module, inputs: Tensor, batch_sizes: Sequence[int]) -> Iterator[Step]:
+    """``cell`` step by step over packed ``inputs`` (N, I).
+
+    A cell that is no `Cell` is called as torch's own are, ``cell(x, state)``, with None for the first state.
     """
     rows = batch_sizes[0]
-    inputs, step, state = _start(cell, inputs, rows)
-    outputs: list[Tensor] = []
+    inputs, function, state = _start(cell, inputs, rows)
     for x in inputs.split(list(batch_sizes)):
         if len(x) < rows:  # the shortest sequences have ended
             rows = len(x)
             assert state is not None
             state = state[:rows] if isinstance(state, Tensor) else tuple(s[:rows] for s in state)
-        state = step(x, state)
-        outputs.append(output_of(state))
-    return torch.cat(outputs)
+        before, state = state, function(x, state)
+        yield Step(x, before, state)
 
 
 def _start(cell: nn.Module, inputs: Tensor, rows: int) -> tuple[Tensor, Callable[..., State], State | None]:
-    """What `unroll` splits into steps, the function it calls at each, and the state of the first ``rows``."""
+    """What `steps` splits into steps, the function it calls at each, and the state of the first ``rows``."""
     if not isinstance(cell, Cell):
         return inputs, cell, None
     wx = cell.project(inputs)

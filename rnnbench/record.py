@@ -5,6 +5,10 @@ A run lives in ``<results_dir>/runs/<task>/<cell>/s<seed>-<hash>/``:
 =================  =====================================================================================
 config.yaml        the resolved config
 metrics.jsonl      one line per evaluation: epoch, update, wall seconds, metrics
+diagnostics.jsonl  one line per measurement while training, if ``diagnose_every`` asks for it: epoch, update, log10
+                   norms of gradients at a few lags, gates, spectral radii
+diagnosis.json     what `rnnbench diagnose` measured at the best weights (`rnnbench.diagnosis.Diagnosis.as_dict`)
+diagnosis/         its curves for TensorBoard
 result.json        how it ended, its scores and its provenance; written last
 last.pt, best.pt   the latest checkpoint, to go on from; the weights with the lowest validation loss
 run.log            what happened when
@@ -80,6 +84,16 @@ class Record:
         return self.path / "origin.json"
 
     @property
+    def diagnostics_file(self) -> Path:
+        """A line for each measurement while training."""
+        return self.path / "diagnostics.jsonl"
+
+    @property
+    def diagnosis_file(self) -> Path:
+        """What was measured at the best weights."""
+        return self.path / "diagnosis.json"
+
+    @property
     def _result(self) -> Path:
         return self.path / "result.json"
 
@@ -142,8 +156,11 @@ class Record:
 
     def append_metrics(self, row: Mapping[str, Any]) -> None:
         """Add the line of an evaluation."""
-        with self.metrics_file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(finite(row)) + "\n")
+        _append(self.metrics_file, row)
+
+    def append_diagnostics(self, row: Mapping[str, Any]) -> None:
+        """Add the line of a measurement."""
+        _append(self.diagnostics_file, row)
 
     def metrics(self) -> list[dict[str, Any]]:
         """The evaluations so far; a last line that was cut short is left out.
@@ -151,21 +168,28 @@ class Record:
         Raises:
             UserError: if the file is damaged.
         """
-        if not self.metrics_file.exists():
+        return self._rows(self.metrics_file)
+
+    def diagnostics(self) -> list[dict[str, Any]]:
+        """The measurements so far; see `metrics`."""
+        return self._rows(self.diagnostics_file)
+
+    def _rows(self, path: Path) -> list[dict[str, Any]]:
+        if not path.exists():
             return []
         try:
-            text = self.metrics_file.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8")
             rows = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
             return [{**row, "epoch": int(row["epoch"])} for row in rows]
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"{self.metrics_file}: is damaged ({error}). Move {self.path} away and run again."
-            ) from error
+            raise UserError(f"{path}: is damaged ({error}). Move {self.path} away and run again.") from error
 
-    def keep_metrics_until(self, epoch: int) -> None:
-        """Drop evaluations after ``epoch``: a run goes on from a checkpoint, and will make them again."""
-        kept = [row for row in self.metrics() if row["epoch"] <= epoch]
-        write_atomically(self.metrics_file, "".join(json.dumps(row) + "\n" for row in kept).encode())
+    def keep_until(self, epoch: int) -> None:
+        """Drop what was evaluated and measured after ``epoch``: a run goes on from there, and will do it again."""
+        for path in (self.metrics_file, self.diagnostics_file):
+            if path == self.metrics_file or path.exists():
+                kept = [row for row in self._rows(path) if row["epoch"] <= epoch]
+                write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept).encode())
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Write how the run ended."""
@@ -200,12 +224,13 @@ class Record:
     # ------------------------------------------------------------ checkpoints
 
     def save(self, path: Path, state: Mapping[str, Any]) -> None:
-        """Write a checkpoint; the lines of metrics that it counts on reach the disk before it."""
+        """Write a checkpoint; the lines that it counts on reach the disk before it."""
         import torch
 
-        if self.metrics_file.exists():
-            with self.metrics_file.open("rb") as file:
-                os.fsync(file.fileno())
+        for lines in (self.metrics_file, self.diagnostics_file):
+            if lines.exists():
+                with lines.open("rb") as file:
+                    os.fsync(file.fileno())
         buffer = io.BytesIO()
         torch.save(dict(state), buffer)
         write_atomically(path, buffer.getvalue())
@@ -261,6 +286,11 @@ class Record:
                 shutil.rmtree(self._old)
             else:
                 self._old.rename(self.path)
+
+
+def _append(path: Path, row: Mapping[str, Any]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(finite(row)) + "\n")
 
 
 def has_ended(status: str, trial: str | None, config: RunConfig) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 from rnnbench import provenance
 from rnnbench.assemble import Prepared, new_model
 from rnnbench.config import RunConfig, identity, run_key
+from rnnbench.diagnosis import Probe
 from rnnbench.engines import Engines
 from rnnbench.events import EventLog
 from rnnbench.model import count_parameters
@@ -97,6 +98,7 @@ class Runner:
         self.saved_at = time.monotonic()
         self.best_saved = -1
         self.trial = self._trial() if config.trial else None
+        self.probe = Probe(self.task) if config.diagnose_every else None
         shared.bar.add(config, self.member, self.task)
 
     def _trial(self) -> Trial | None:
@@ -111,13 +113,13 @@ class Runner:
         """Go on from the last checkpoint; returns the first step of the curves that is to be drawn again."""
         how = f"commit {self.commits[-1]}, kernel {self.engine.name}, one of {len(self.shared.keys)}"
         if not self.record.last.exists():
-            self.record.keep_metrics_until(-1)
+            self.record.keep_until(-1)
             self.log.info("start: run %s, %s", self.key, how)
             return 0
         state = self.record.load(self.record.last, self.key, into=self.member.load_state_dict)
         self.commits = list(dict.fromkeys([*state["commits"], *self.commits]))
         progress = self.member.progress
-        self.record.keep_metrics_until(progress.evaluated)
+        self.record.keep_until(progress.evaluated)
         self.log.info("resume: at epoch %d, update %d, %s", progress.epoch, progress.update, how)
         return progress.evaluated_update + 1
 
@@ -180,10 +182,21 @@ class Runner:
         if self.events:
             baseline = next(iter(self.task.baselines("valid").values()))
             self.events.add({**points, **{f"baseline/{k}": v for k, v in baseline.items()}}, progress.update)
+        self._diagnose_sometimes()
         self.shared.bar.evaluated(member, valid[self.task.metric], training)
         self._save_sometimes()
         if self.trial and not finished(member, self.task) and self.trial.hopeless(progress.epoch, progress.best_metric):
             raise GivenUpError
+
+    def _diagnose_sometimes(self) -> None:
+        """Measure the present weights in the epochs that ``diagnose_every`` asks for; nothing of the run is touched."""
+        progress, every = self.member.progress, self.config.diagnose_every
+        if self.probe is None or every is None or progress.epoch % every:
+            return
+        found = self.probe(self.member.model)
+        self.record.append_diagnostics({"epoch": progress.epoch, "update": progress.update, **found.in_short()})
+        if self.events:
+            self.events.add(found.scalars(), progress.update, found.histograms())
 
     def updated(self, member: Member) -> None:
         """See `train.Recorder`."""

@@ -23,6 +23,7 @@ LINES = [
     if line.strip()
 ]
 RUNS = [line for line in LINES if line.startswith("rnnbench run")]
+OTHERS = [line for line in LINES if line.startswith("rnnbench ") and line not in RUNS]
 
 
 def test_the_quick_start_has_exactly_two_commands() -> None:
@@ -67,8 +68,9 @@ def test_every_protocol_metric_and_option_that_the_readme_names_is_there(capsys:
         with pytest.raises(SystemExit):
             importlib.import_module(COMMANDS[name][0]).main(["--help"])
     helps = capsys.readouterr().out
-    for option in set(re.findall(r"`(--[\w-]+)", README)) - {"--config-dir"}:
-        assert option in helps, option
+    named = re.findall(r"`(--[\w-]+)", README) + [word for line in OTHERS for word in line.split() if word[:2] == "--"]
+    for option in set(named):
+        assert re.search(rf"{option}\b(?!-)", helps), option
 
 
 def test_the_directory_in_the_example_of_load_is_that_of_the_demo() -> None:
