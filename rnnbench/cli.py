@@ -18,6 +18,7 @@ COMMANDS = {
     "export": ("rnnbench.commands.export", "the records of finished runs in one file, for another machine"),
     "merge": ("rnnbench.commands.merge", "runs of such files, checked, beside those that are here"),
     "diagnose": ("rnnbench.commands.diagnose", "gradients through time, gates and spectral radii of finished runs"),
+    "plot": ("rnnbench.commands.plot", "draw learning curves, learning rates, success against length, time"),
     "list": ("rnnbench.commands.list", "cells, tasks, protocols and searches, with parameter counts"),
     "data": ("rnnbench.commands.data", "which music files are here, verified or not; fetch them"),
 }

@@ -5,6 +5,7 @@ that differ in nothing but the learning rate and the seed are a search: for each
 validation counts, and only seeds for which the same rates were tried, or the same search drew them, are pooled.
 """
 
+import math
 from collections.abc import Collection, Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
@@ -74,6 +75,22 @@ def pool(runs: pd.DataFrame, axes: Collection[str] = ()) -> Pool:
     labelled, label_notes = _label(chosen, [c for c in config_columns(chosen) if c not in axes])
     found = Pool(labelled, [*label_notes, *search_notes, *notes], tuple(axes))
     found.notes.extend(note for members in found.groups() for note in _mixed(members))
+    return found
+
+
+def count_diverged(runs: pd.DataFrame) -> pd.DataFrame:
+    """``runs`` where those that diverged count as finished, without success and with an infinite validation score.
+
+    For what asks how often a run succeeds, not how well it does: a seed stands for its best candidate, and for one that
+    diverged only if all did. The column ``diverged`` says which.
+    """
+    diverged = runs["status"] == "diverged"
+    found = runs.assign(diverged=diverged, status=runs["status"].where(~diverged, "done"))
+    for column in found.columns:
+        if column.endswith("_success"):
+            found[column] = found[column].where(~diverged, False)
+        elif column.startswith("valid_"):
+            found[column] = found[column].where(~diverged, math.inf)
     return found
 
 

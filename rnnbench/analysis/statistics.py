@@ -159,6 +159,39 @@ def _with_seeds(n: int, measured: int) -> str:
     return f"With {n} seeds" + ("" if n == measured else f" (measured: {measured})")
 
 
+def mean_band(values: ArrayLike, confidence: float = CONFIDENCE) -> tuple[Floats, Floats, Floats]:
+    """The mean of values (n, X) over n, and Student's interval for it at each x; endless with fewer than two.
+
+    Returns:
+        Mean, lower and upper end, (X,) each. At each x the interval is that of `paired_t_interval`: it says nothing
+        of the curve as a whole.
+    """
+    x = np.asarray(values, dtype=np.float64)
+    n = len(x)
+    mean: Floats = x.mean(axis=0)
+    if n < 2:
+        return mean, np.full_like(mean, -math.inf), np.full_like(mean, math.inf)
+    half = stats.t.ppf((1 + confidence) / 2, n - 1) * x.std(axis=0, ddof=1) / math.sqrt(n)
+    return mean, mean - half, mean + half
+
+
+def wilson_interval(successes: int, n: int, confidence: float = CONFIDENCE) -> Interval:
+    """The share of successes in n tries, and Wilson's interval for the chance of one (1927).
+
+    Unlike share ± z·s it stays within 0 and 1, and is not empty where all or none of a few tries succeed.
+
+    Raises:
+        ValueError: unless 0 ≤ successes ≤ n and n ≥ 1.
+    """
+    if not 0 <= successes <= n or n < 1:
+        raise ValueError(f"{successes} successes of {n}: must be from 0 to n, and n at least 1")
+    share = successes / n
+    z2 = float(stats.norm.ppf((1 + confidence) / 2)) ** 2
+    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = math.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n * n))) / (1 + z2 / n)
+    return Interval(share, max(0.0, centre - half), min(1.0, centre + half))
+
+
 def sign_flip_p(d: ArrayLike, resamples: int = 19_999, seed: int = 0) -> float:
     """The two-sided p of the paired permutation test of the mean.
 
