@@ -103,8 +103,9 @@ class Curve:
 
     def as_dict(self) -> dict[str, list[float]]:
         """The arrays (K,) as lists, to six digits."""
-        names = ("sequences", "zero", "log10_mean", "log10_sd", "log10_ratio")
-        return {name: [_rounded(value) for value in getattr(self, name)] for name in names}
+        names = ("zero", "log10_mean", "log10_sd", "log10_ratio")
+        rounded = {name: [_rounded(value) for value in getattr(self, name)] for name in names}
+        return {"sequences": self.sequences.tolist(), **rounded}
 
 
 @dataclass(frozen=True)
@@ -274,11 +275,11 @@ def gradient_norms(model: Model, loss: Loss, batch: Batch, walk: Sequence[Step])
     wanted = [s for state in states for s in state if s.requires_grad]
     grads = iter(torch.autograd.grad(total, wanted, allow_unused=True, materialize_grads=True))
     found = {name: torch.full((len(walk), B), math.nan, dtype=torch.float64) for name in names}
-    for t, state in enumerate(states):
+    for at, state in enumerate(states):
         for name, s in zip(names, state, strict=True):
-            found[name][t, : len(s)] = _norm(next(grads)) if s.requires_grad else 0.0
+            found[name][at, : len(s)] = _norm(next(grads)) if s.requires_grad else 0.0
     t = end - torch.arange(min(LAGS, int(end.max())) + 1)[:, None]  # (K, B)
-    return {name: by_t.gather(0, t.clamp(min=0)).where(t >= 0, math.nan).numpy() for name, by_t in found.items()}
+    return {name: by_t.gather(0, t.clamp(min=0)).where(t.ge(0), math.nan).numpy() for name, by_t in found.items()}
 
 
 def name_of_state(number: int) -> str:
@@ -313,7 +314,8 @@ def _norm(grad: Tensor) -> Tensor:
     rows = grad.reshape(len(grad), -1)
     largest = rows.abs().amax(dim=1)
     scale = torch.where((largest > 0) & largest.isfinite(), largest, 1.0)
-    return scale * torch.linalg.vector_norm(rows / scale[:, None], dim=1)
+    norms: Tensor = scale * torch.linalg.vector_norm(rows / scale[:, None], dim=1)
+    return norms
 
 
 def _gates(cell: nn.Module, step: Step) -> Mapping[str, Tensor]:
@@ -335,9 +337,10 @@ def _mean(values: Array) -> Array:
     """Means (K,) of the numbers in the rows of ``values`` (K, B), not a number where there are none."""
     count = np.isfinite(values).sum(axis=1)
     total = np.where(np.isfinite(values), values, 0.0).sum(axis=1)
-    return np.divide(total, count, out=np.full(len(values), np.nan), where=count > 0)
+    means: Array = np.divide(total, count, out=np.full(len(values), np.nan), where=count > 0)
+    return means
 
 
 def _rounded(value: float) -> float:
-    """Six digits; a whole number stays one."""
-    return int(value) if isinstance(value, np.integer) else float(f"{value:.6g}")
+    """Six digits."""
+    return float(f"{value:.6g}")

@@ -77,7 +77,7 @@ def known(record: Record, checkpoint: str) -> bool:
     """Whether diagnosis.json is of this version and of the weights whose sha256 is ``checkpoint``."""
     try:
         found: dict[str, Any] = json.loads(record.diagnosis_file.read_text(encoding="utf-8"))
-        return found["schema_version"] == SCHEMA_VERSION and found["checkpoint"] == checkpoint
+        return (found["schema_version"], found["checkpoint"]) == (SCHEMA_VERSION, checkpoint)
     except (OSError, ValueError, KeyError, TypeError):
         return False
 

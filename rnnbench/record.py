@@ -12,6 +12,7 @@ diagnosis/         its curves for TensorBoard
 result.json        how it ended, its scores and its provenance; written last
 last.pt, best.pt   the latest checkpoint, to go on from; the weights with the lowest validation loss
 run.log            what happened when
+origin.json        of a run that was merged from another machine: whose it is
 events.out.*       TensorBoard
 =================  =====================================================================================
 
@@ -78,6 +79,11 @@ class Record:
         return self.path / "metrics.jsonl"
 
     @property
+    def origin(self) -> Path:
+        """Of which study of another machine the run is, if it was merged."""
+        return self.path / "origin.json"
+
+    @property
     def diagnostics_file(self) -> Path:
         """A line for each measurement while training."""
         return self.path / "diagnostics.jsonl"
@@ -140,9 +146,7 @@ class Record:
         if not path.is_file():
             raise UserError(f"{self.path}: is not the directory of a run; it has no config.yaml.")
         try:
-            content = OmegaConf.to_container(OmegaConf.load(path))
-            assert isinstance(content, dict)
-            return from_record({str(key): value for key, value in content.items()}, defaults_of_a_run())
+            return config_of(path.read_text(encoding="utf-8"))
         except Exception as error:  # whatever is in it
             raise UserError(
                 f"{path}: is damaged ({str(error).splitlines()[0]}). Move {self.path} away and run again."
@@ -193,8 +197,9 @@ class Record:
         write_atomically(self._result, text.encode() + b"\n")
 
     def clear_result(self) -> None:
-        """Take back how the run ended: it goes on."""
+        """Take back how the run ended: it goes on, here, wherever it came from."""
         self._result.unlink(missing_ok=True)
+        self.origin.unlink(missing_ok=True)
 
     def result(self) -> dict[str, Any] | None:
         """How the run ended, or None if it has not.
@@ -239,7 +244,8 @@ class Record:
         import torch
 
         if not path.is_file():
-            raise UserError(f"{path}: there is no such checkpoint; the run has not come that far.")
+            why = "it came without them (rnnbench merge)" if self.origin.exists() else "the run has not come that far"
+            raise UserError(f"{path}: there is no such checkpoint; {why}.")
         try:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
             found = state["run_key"]
@@ -292,19 +298,35 @@ def has_ended(status: str, trial: str | None, config: RunConfig) -> bool:
     return status in FINISHED or (status == "pruned" and config.study is not None and config.study == study_of(trial))
 
 
+def config_of(text: str) -> RunConfig:
+    """The config in the ``text`` of a config.yaml, which may be older than some of the keys. Nothing in it is executed.
+
+    Raises:
+        Exception: of many kinds, if it is damaged.
+    """
+    content = OmegaConf.to_container(OmegaConf.create(text))
+    assert isinstance(content, dict)
+    return from_record({str(key): value for key, value in content.items()}, defaults_of_a_run())
+
+
 def read_result(path: Path) -> dict[str, Any]:
-    """The content of a result.json.
+    """The content of a result.json; see `result_of`."""
+    return result_of(path.read_bytes(), str(path))
+
+
+def result_of(content: bytes, path: str, advice: str = "Delete it and run again.") -> dict[str, Any]:
+    """What is in the ``content`` of the result.json at ``path``; ``advice`` is what to do if it is damaged.
 
     Raises:
         UserError: if it is damaged, or of a later version of rnnbench.
     """
     try:
-        result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        result: dict[str, Any] = json.loads(content.decode("utf-8"))
         version, status, config = int(result["schema_version"]), result["status"], result["config"]
         if status not in STATUSES or not isinstance(config, dict):
             raise ValueError(f"status {status}")
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: is damaged ({error}). Delete it and run again.") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f"{path}: is damaged ({error}). {advice}") from error
     if version > SCHEMA_VERSION:
         raise UserError(
             f"{path}: has schema_version {version}, from a later rnnbench; this one reads up to {SCHEMA_VERSION}. "

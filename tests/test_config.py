@@ -51,11 +51,12 @@ def test_every_config_says_what_it_is_and_explains_its_keys(group: str) -> None:
 
 
 def sweep(experiment: str) -> list[tuple[str, ...]]:
-    """The overrides of each run of an experiment."""
+    """The overrides of each run of an experiment, of one seed."""
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         cfg = compose("config", overrides=[f"experiment={experiment}"], return_hydra_config=True)
     params = cfg.hydra.sweeper.params or {}
     axes = [[f"{key}={value}" for value in str(values).split(",")] for key, values in params.items()]
+    axes = [axis[:1] if axis[0].startswith("seed=") else axis for axis in axes]  # a seed composes as another does
     return list(itertools.product(*axes))
 
 

@@ -19,9 +19,9 @@ JSB = ("cell=gru", "task=jsb_chorales")
 SEEDS = [[11.0, 9.0, 8.0, 8.5, 8.7], [11.2, 9.5, 8.2], [10.8, 8.6, 8.1, 7.9]]
 
 
-def written(root: Path, **more: float) -> list[pd.DataFrame]:
+def written(root: Path) -> list[pd.DataFrame]:
     for seed, values in enumerate(SEEDS):
-        write_curve(root, values, *JSB, f"seed={seed}", **more)
+        write_curve(root, values, *JSB, f"seed={seed}")
     return histories(collect(root))
 
 

@@ -14,7 +14,7 @@ SHARED = "runs were made in populations, which share a clock"
 ADVICE = (
     "Make each run alone, one after another, in a directory of their own, since what is finished is not repeated: "
     "`rnnbench run -m cell=tanh,lstm,gru task=adding seed=0,1,2 hydra.sweeper.max_members=1 hydra.launcher.jobs=1 "
-    "results_dir=results/alone`, then --runs results/alone/runs."
+    "results_dir=results/runs/alone`, then --runs results/runs/alone/runs."
 )
 
 
@@ -28,3 +28,11 @@ def alone(runs: pd.DataFrame) -> "pd.Series[bool]":
 def differing(runs: pd.DataFrame) -> list[str]:
     """The columns of `SAME` in which ``runs`` are not alike, and for which their seconds cannot be compared."""
     return [column for column in SAME if column in runs and runs[column].nunique(dropna=False) > 1]
+
+
+def objection(runs: pd.DataFrame) -> str:
+    """Why the times of ``runs`` cannot be held against each other; empty if they can."""
+    if not alone(runs).all():
+        return f"{SHARED}. {ADVICE}"
+    unlike = differing(runs)
+    return f"their times were taken with another {', '.join(unlike)}." if unlike else ""

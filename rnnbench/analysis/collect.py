@@ -1,5 +1,6 @@
 """All runs of a directory as one tidy data frame, a row a run. Event files and checkpoints are not opened."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ def collect(runs_dir: Path) -> pd.DataFrame:
         ``<split>_<metric>`` and ``<split>_success``; ``baseline_<split>_<metric>`` of the trivial baseline; best
         epoch and update, counts of parameters, seconds; the config under dotted keys; ``search.*`` of a candidate;
         and where the run comes from: ``commit``, ``dirty``, ``versions.*``, ``device``, ``threads``,
-        ``kernel``, ``population.size``, ``data_checksum``, ``path``, ``error``.
+        ``kernel``, ``population.size``, ``data_checksum``, ``path``, ``error``; ``study`` of what was merged from
+        another machine.
 
     Raises:
         UserError: if there are no runs.
@@ -50,6 +52,7 @@ def _row(path: Path) -> dict[str, Any]:
         "cell": path.parent.name,
         "seed": int(path.name.partition("-")[0].removeprefix("s")),
         "path": str(path),
+        **_origin(path / "origin.json"),
     }
     if not (path / "result.json").exists():
         return {**where, "status": UNFINISHED}
@@ -57,6 +60,16 @@ def _row(path: Path) -> dict[str, Any]:
         return {**_content(read_result(path / "result.json")), **where}
     except (UserError, OSError, AttributeError, KeyError, StopIteration) as error:
         return {**where, "status": "error", "error": f"result.json cannot be read: {error}"}
+
+
+def _origin(path: Path) -> dict[str, str]:
+    """Of which study a run is that came from another machine."""
+    try:
+        return {"study": str(json.loads(path.read_text(encoding="utf-8"))["study"])}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {"study": "?"}
 
 
 def _content(result: dict[str, Any]) -> dict[str, Any]:

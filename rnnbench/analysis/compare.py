@@ -13,15 +13,13 @@ import numpy as np
 import pandas as pd
 
 from rnnbench.analysis import statistics
+from rnnbench.analysis.clock import objection
 from rnnbench.analysis.pool import Pool
 from rnnbench.analysis.statistics import Comparison, Interval
 from rnnbench.errors import UserError, did_you_mean
 
 TIME = "us_per_update"
 """Microseconds of training, evaluation included, for each update: a metric of runs that were made alone."""
-
-SAME_CLOCK = ("device", "device_name", "threads", "kernel", "versions.torch", "commit")
-"""What must be equal for two times to say something of the cells."""
 
 TOLERANCE = 0.1
 """Parameters may differ by this share; the paper's three music networks do by 4 %."""
@@ -171,7 +169,7 @@ def _sizes_differ(a: pd.DataFrame, b: pd.DataFrame) -> str:
 def _paired(a: pd.DataFrame, b: pd.DataFrame, metric: str, split: str) -> tuple[np.ndarray, np.ndarray] | str:
     """The scores of two methods at the seeds that both have, or why there are none."""
     if metric == TIME:
-        reason = clocks_differ(pd.concat([a, b]))
+        reason = objection(pd.concat([a, b]))
         if reason:
             return reason
         x, y = (1e6 * (r["seconds"] / r["updates"]).set_axis(r["seed"]) for r in (a, b))
@@ -181,17 +179,6 @@ def _paired(a: pd.DataFrame, b: pd.DataFrame, metric: str, split: str) -> tuple[
     if not seeds:
         return "they have no seed in common."
     return x.loc[seeds].to_numpy(), y.loc[seeds].to_numpy()
-
-
-def clocks_differ(runs: pd.DataFrame) -> str:
-    """Why the times of ``runs`` cannot be held against each other; empty if they can."""
-    if not (runs["population.size"] == 1).all():
-        return (
-            "members of one population share a clock, so their times say nothing. Run each alone: one run a command, "
-            "or a sweep with hydra.sweeper.max_members=1 hydra.launcher.jobs=1."
-        )
-    differing = [c for c in SAME_CLOCK if c in runs and runs[c].nunique(dropna=False) > 1]
-    return f"their times were taken with another {', '.join(differing)}." if differing else ""
 
 
 def _lost(pool: Pool) -> list[str]:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from rnnbench.analysis import statistics
 from rnnbench.analysis.compare import TIME, Aggregate, Comparisons, Contest, where
-from rnnbench.analysis.layout import CAPTIONS, FORMATS, written
+from rnnbench.analysis.layout import CAPTIONS, FORMATS, listed, written
 from rnnbench.errors import check_choice
 
 DIFFERENCE = (
@@ -35,9 +35,9 @@ def render(result: Comparisons, aggregates: Sequence[Aggregate], fmt: str) -> st
     if aggregates:
         parts.append(written(aggregate_frame(aggregates), aggregate_captions(aggregates), fmt))
     remarks = [*(f"Not compared: {line}" for line in result.refused), *result.notes]
-    if remarks or not parts:
-        parts.append(written(pd.DataFrame({"remarks": remarks or ["there is nothing to compare."]}), [], fmt))
-    return "\n\n".join(parts)
+    if not parts:
+        remarks = [*remarks, "There are no two cells that could be held against each other."]
+    return "\n\n".join([*parts, *([listed(remarks, fmt)] if remarks else [])])
 
 
 def sentence(contest: Contest, comparisons: int) -> str:
@@ -162,7 +162,10 @@ def explanations(result: Comparisons) -> list[str]:
     metrics = [CAPTIONS[m] for m in CAPTIONS if m in {c.metric for c in result.contests}]
     if any(c.metric == TIME for c in result.contests):
         metrics.append(f"{TIME}: microseconds of training, evaluation included, for each update, of runs made alone.")
-    return [split + DIFFERENCE, TEST, *metrics]
+    notes = {
+        statistics.coverage_note(c.found.seeds): None for c in result.contests
+    }  # told once for each number of seeds
+    return [split + DIFFERENCE, TEST, *metrics, *(note for note in notes if note)]
 
 
 def aggregate_frame(aggregates: Sequence[Aggregate]) -> pd.DataFrame:
@@ -185,7 +188,9 @@ def aggregate_captions(aggregates: Sequence[Aggregate]) -> list[str]:
     """The sentences under the table over tasks."""
     few = all(math.isnan(a.middle.low) for a in aggregates)
     interval = f"95 % bootstrap interval, seeds drawn anew within each task, from {statistics.BOOTSTRAP_FROM} scores on"
+    notes = {statistics.bootstrap_note(a.seeds): None for a in aggregates if math.isfinite(a.middle.low)}
     return [
         "Over tasks: scores as a share of the trivial baseline's, so that 1 is no better than that.",
         f"The mean of the middle half of all of them [{interval}{', which these are too few for' if few else ''}].",
+        *(note for note in notes if note),
     ]

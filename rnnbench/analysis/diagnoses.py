@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,28 +125,25 @@ def _gradient_rows(runs: Sequence[Diagnosed], lags: Sequence[int]) -> Iterator[l
 def _gate_rows(runs: Sequence[Diagnosed]) -> Iterator[list[str]]:
     for (task, label), group in by_label(runs).items():
         for name in [*group[0].found["gates"], "|h|"]:
-            spreads = [spread(run, name) for run in group]
-            mean = mean_of(spreads, lambda s: s["mean"])
-            shares = [mean_of(spreads, lambda s, key=key: s[key]) for key in ("below_0.1", "above_0.9")]
+            mean, *shares = (gate_mean(group, name, what) for what in ("mean", "below_0.1", "above_0.9"))
             yield [task, label, name, f"{mean:.2f}", *(f"{100 * share:.0f} %" for share in shares)]
 
 
 def _radius_rows(runs: Sequence[Diagnosed]) -> Iterator[list[str]]:
     for (task, label), group in by_label(runs).items():
         for block in group[0].found["spectral_radius"]:
-            radius = mean_of(group, lambda run, block=block: run.found["spectral_radius"][block])
+            radius = mean_of(run.found["spectral_radius"][block] for run in group)
             yield [task, label, block, f"{radius:.2f}"]
 
 
-def spread(run: Diagnosed, name: str) -> dict[str, Any]:
-    """Of a gate, or of ``|h|``: mean, ``below_0.1``, ``above_0.9``."""
-    found: dict[str, Any] = run.found["abs_h"] if name == "|h|" else run.found["gates"][name]
-    return found
+def gate_mean(runs: Sequence[Diagnosed], gate: str, what: str) -> float:
+    """The mean over runs of the ``mean``, ``below_0.1`` or ``above_0.9`` of a gate, or of ``|h|``."""
+    return mean_of((run.found["abs_h"] if gate == "|h|" else run.found["gates"][gate])[what] for run in runs)
 
 
-def mean_of(things: Sequence[Any], value: Callable[[Any], float | None]) -> float:
-    """The mean of what is known of ``things``, or not a number."""
-    numbers = [number for thing in things if (number := value(thing)) is not None]
+def mean_of(values: Iterable[float | None]) -> float:
+    """The mean of what is known of ``values``, or not a number."""
+    numbers = [value for value in values if value is not None]
     return sum(numbers) / len(numbers) if numbers else math.nan
 
 

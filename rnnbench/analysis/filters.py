@@ -43,7 +43,7 @@ def only(runs: pd.DataFrame, conditions: Sequence[str]) -> pd.DataFrame:
         kept = runs[_ordered(runs[key], sign, value, condition) if sign in ORDER else _equal(runs[key], sign, value)]
         if kept.empty:
             there = sorted({show(v) for v in runs[key]})
-            raise UserError(f"--where {condition}: no run is left. There: {key}={', '.join(there[:20])}.")
+            raise UserError(f"{condition}: no run is left. There: {key}={', '.join(there[:20])}.")
         runs = kept
     return runs
 

@@ -50,6 +50,15 @@ def written(frame: pd.DataFrame, caption: Sequence[str], fmt: str) -> str:
     return ("\n\n" if fmt == "markdown" else "\n").join([text, *([] if fmt == "markdown" else [""]), *caption])
 
 
+def listed(lines: Sequence[str], fmt: str) -> str:
+    """Sentences that belong to no table, in one of `FORMATS` but CSV."""
+    if fmt == "latex":
+        return "\n".join([r"\begin{itemize}", *(rf"\item {_escape(line)}" for line in lines), r"\end{itemize}"])
+    if fmt == "html":
+        return _tag("ul", [_tag("li", [html.escape(line)]) for line in lines])
+    return "\n".join(f"- {line}" for line in lines)
+
+
 def table_frame(table: Table, *, told_again: bool = False) -> pd.DataFrame:
     """The rows and columns of a table as texts, without columns that say nothing.
 
@@ -139,13 +148,25 @@ LATEX = {
 
 
 def _escape(text: object) -> str:
-    return "".join(LATEX.get(character, character) for character in str(text))
+    """``text`` for LaTeX; a letter that a plain document does not know is told by its number."""
+    known = (LATEX.get(c) or (c if c <= "ÿ" or c in "–—‘’“”…" else f"U+{ord(c):04X}") for c in str(text))
+    return "".join(known)
 
 
 def _latex(frame: pd.DataFrame, caption: Sequence[str]) -> str:
+    """A float that is made smaller where it is wider than the text."""
     escaped = frame.map(_escape).rename(columns=_escape)
-    text = escaped.to_latex(index=False, escape=False, caption=_escape(" ".join(caption)))
-    return f"% needs \\usepackage{{booktabs}}\n{text}"
+    fitted = r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%"
+    lines = [
+        r"% needs \usepackage{booktabs,graphicx}",
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{_escape(' '.join(caption))}}}",
+        fitted,
+        escaped.to_latex(index=False, escape=False).rstrip() + "}",
+        r"\end{table}",
+    ]
+    return "\n".join(lines)
 
 
 def _html(frame: pd.DataFrame, caption: Sequence[str]) -> str:

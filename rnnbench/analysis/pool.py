@@ -23,7 +23,7 @@ SEARCH = ["search.name", "search.log_low", "search.log_high"]
 TRIED = ("done", "diverged", "pruned")
 """The statuses of runs that count as candidates."""
 
-MACHINE = ("commit", "dirty", "versions.rnnbench", "versions.torch", "device_name", "kernel")
+MACHINE = ("commit", "dirty", "versions.rnnbench", "versions.torch", "device_name", "kernel", "study")
 """Columns that decide no result, but may move one by rounding."""
 
 

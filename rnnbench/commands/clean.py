@@ -14,6 +14,9 @@ from rnnbench.lock import holder, locked
 from rnnbench.record import Record
 from rnnbench.state import run_dirs, state_of
 
+LEFT_OVER = {".new": "a repetition by force", ".old": "a repetition by force", ".merge": "a merge"}
+"""What the names of directories end with that should not be there for long, and what makes them."""
+
 
 def main(argv: Sequence[str]) -> int:
     """Show, ask, remove; returns the exit status."""
@@ -48,9 +51,8 @@ def _in_error(runs_dir: Path, interrupted: bool) -> Iterator[tuple[Path, str]]:
 def _leftovers(runs_dir: Path) -> Iterator[tuple[Path, str]]:
     """What a repetition by force left behind when it was killed; the next one would begin with it."""
     for path in sorted(runs_dir.glob("*/*/.s*-*.*")):
-        name = path.name.removeprefix(".").removesuffix(".new").removesuffix(".old")
-        if path.suffix in (".new", ".old") and holder(Record(path.parent / name).lock) is None:
-            yield path, "left over from a repetition by force that was cut off"
+        if path.suffix in LEFT_OVER and holder(Record(path.parent / path.stem.removeprefix(".")).lock) is None:
+            yield path, f"left over from {LEFT_OVER[path.suffix]} that was cut off"
 
 
 def _superseded(runs_dir: Path) -> Iterator[tuple[Path, str]]:
@@ -81,7 +83,7 @@ def _agreed(count: int) -> bool:
 
 def _remove(path: Path) -> bool:
     """Remove a directory unless a process has just begun with the run."""
-    record = Record(path.parent / path.name.removeprefix(".").removesuffix(".new").removesuffix(".old"))
+    record = Record(path.parent / (path.stem.removeprefix(".") if path.suffix in LEFT_OVER else path.name))
     try:
         with locked(record.lock, str(path)):
             shutil.rmtree(path)

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from rnnbench.analysis.diagnoses import Diagnosed, by_label, mean_of, ratio, spread
+from rnnbench.analysis.diagnoses import Diagnosed, by_label, gate_mean, ratio
 from rnnbench.analysis.plots.style import SETTINGS, Line, lines
 
 LOWEST = -16.0
@@ -89,13 +89,11 @@ def _gates(axes: Axes, runs: Sequence[Diagnosed]) -> None:
     names, at, y = [], [], 0.0
     for n, (label, group, gate) in enumerate(bars):
         y += 1.5 if n and bars[n - 1][0] != label else 1.0
-        spreads = [spread(run, gate) for run in group]
-        below, above = (mean_of(spreads, lambda s, key=key: s[key]) for key in ("below_0.1", "above_0.9"))
+        mean, below, above = (gate_mean(group, gate, what) for what in ("mean", "below_0.1", "above_0.9"))
         start = 0.0
         for (_, fill, hatch), share in zip(SHADES, (below, 1.0 - below - above, above), strict=True):
             axes.barh(y, share, left=start, height=0.72, color=fill, hatch=hatch, edgecolor="#404040", linewidth=0.5)
             start += share
-        mean = mean_of(spreads, lambda s: s["mean"])
         axes.text(1.02, y, f"{mean:.2f}", va="center", fontsize=7.5)
         names.append(f"{label}  {gate}")
         at.append(y)
