@@ -148,7 +148,7 @@ def test_plots_have_words_for_who_cannot_see_them_and_a_reason_where_there_is_no
     assert shown
     assert all(attrs["role"] == "img" and len(attrs["aria-label"] or "") > 40 for attrs in shown)
     assert "Not drawn: none of the tasks has a length" in parsed.text
-    assert "Nothing is said of time: members of one population share a clock" in parsed.text
+    assert "Nothing is said of time: runs were made in populations, which share a clock." in parsed.text
 
 
 def test_texts_of_runs_are_text(made: Made, parsed: Parsed) -> None:

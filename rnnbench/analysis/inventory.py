@@ -20,7 +20,7 @@ from rnnbench.summary import number
 SCOPES = {"cell": "cell", "task": "task", "train": "protocol"}
 """Group of the config -> what has a value of its own for it, where not all runs agree."""
 
-PROVENANCE = ("commit", "dirty", "device", "device_name", "platform", "kernel", "threads", "population.size")
+PROVENANCE = ("commit", "dirty", "device", "device_name", "platform", "kernel", "threads", "population.size", "study")
 """Columns (see `collect`) that say by what a run was computed; so do those of ``versions.``."""
 
 LONGEST_REASON = 2_000
