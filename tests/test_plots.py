@@ -233,6 +233,12 @@ def test_there_is_a_panel_for_each_task_and_setting(tmp_path: Path) -> None:
     ]
 
 
+def test_panels_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    write_lengths(tmp_path, dict.fromkeys((50, 100, 400), 1), seeds=1)
+    titles = [told(axes) for axes in learning.draw(collect(tmp_path)).figure.axes]
+    assert [t for t in titles if t] == [f"adding (1 seed) task.length={n}" for n in (50, 100, 400)]
+
+
 def test_another_metric_can_be_shown(tmp_path: Path) -> None:
     scores = write_seeds(tmp_path)
     (axes, _) = learning.draw(collect(tmp_path), "nll_seq").figure.axes
