@@ -78,6 +78,11 @@ def names(runs: pd.DataFrame) -> "pd.Series[str]":
     return runs["cell"].where(runs["own"] == "", runs["cell"] + ", " + runs["own"])
 
 
+def unit_of(metric: str) -> str:
+    """What the axis of a metric is called; that of a task of one's own by its name."""
+    return UNITS.get(metric, metric)
+
+
 def panels(runs: pd.DataFrame) -> list[Panel]:
     """The panels of runs that `rnnbench.analysis.pool.pool` has labelled, by name; 50 comes before 100."""
     found = [Panel(str(task), str(setting), rows) for (task, setting), rows in runs.groupby(["task", "setting"])]
