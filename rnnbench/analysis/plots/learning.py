@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from rnnbench.analysis import clock
 from rnnbench.analysis.curves import histories, mean_curve, tails
 from rnnbench.analysis.plots import style
-from rnnbench.analysis.plots.panels import REMARK, UNITS, Canvas, Drawing, Panel, panels, remark
+from rnnbench.analysis.plots.panels import REMARK, Canvas, Drawing, Panel, panels, remark, unit_of
 from rnnbench.analysis.pool import pool
 
 Look = dict[str, Any]
@@ -49,7 +49,7 @@ def draw(runs: pd.DataFrame, metric: str | None = None) -> Drawing:
         canvas = Canvas(shown, rows=2 if timed else 1, height=1.6)
         for panel, axes, why in zip(shown, canvas.axes, refused, strict=True):
             _panel(canvas, panel, axes, why, panel.metric(metric))
-        units = [UNITS[panel.metric(metric)] for panel in shown]
+        units = [unit_of(panel.metric(metric)) for panel in shown]
         canvas.label(0, "updates", units)
         if timed:
             canvas.label(1, "seconds", units)

@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from rnnbench.analysis.plots import style
 from rnnbench.summary import counted
 
-SETTING = 7
+SETTING = 6.5
 """Points: titles of more than a line."""
 
 HANDLE = 0.62
@@ -78,10 +78,20 @@ def names(runs: pd.DataFrame) -> "pd.Series[str]":
     return runs["cell"].where(runs["own"] == "", runs["cell"] + ", " + runs["own"])
 
 
+def unit_of(metric: str) -> str:
+    """What the axis of a metric is called; that of a task of one's own by its name."""
+    return UNITS.get(metric, metric)
+
+
 def panels(runs: pd.DataFrame) -> list[Panel]:
     """The panels of runs that `rnnbench.analysis.pool.pool` has labelled, by name; 50 comes before 100."""
     found = [Panel(str(task), str(setting), rows) for (task, setting), rows in runs.groupby(["task", "setting"])]
-    return sorted(found, key=lambda panel: (panel.task, [(len(w), w) for w in re.split(r"([\d.]+)", panel.setting)]))
+    return sorted(found, key=lambda panel: (panel.task, _natural(panel.setting)))
+
+
+def _natural(text: str) -> list[str | float]:
+    """Words and numbers in turn."""
+    return [float(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+(?:\.\d+)?)", text))]
 
 
 class Canvas:
@@ -119,7 +129,7 @@ class Canvas:
 
     def wrapped(self, text: str, size: float, most: int | None = None) -> list[str]:
         """A text in lines as wide as a panel; what is longer than ``most`` of them is cut off."""
-        return style.wrapped(text, self.width / self.abreast - 0.4, size, most)
+        return style.wrapped(text, self.width / self.abreast - 0.37, size, most)
 
     def label(self, row: int, x: str, y: Iterable[str]) -> None:
         """Name the axes of a row of every panel; ``y`` is written where it differs from the panel to the left."""

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from rnnbench.analysis.plots import style
-from rnnbench.analysis.plots.panels import UNITS, Canvas, Drawing, Panel, panels
+from rnnbench.analysis.plots.panels import Canvas, Drawing, Panel, panels, unit_of
 from rnnbench.analysis.pool import SEARCHED, count_diverged, pool
 from rnnbench.analysis.statistics import Floats, expected_best, mean_band, paired_t_interval
 from rnnbench.errors import UserError
@@ -57,7 +57,7 @@ def draw(runs: pd.DataFrame, metric: str | None = None) -> Drawing:
             _sensitivity(canvas, panel, axes[0], chosen)
             for row, split in ((axes[1], "valid"), (axes[2], "test")):
                 _expected(canvas, panel, row, split, chosen)
-        units = [UNITS[panel.metric(metric)].partition(" (")[0] for panel in shown]
+        units = [unit_of(panel.metric(metric)).partition(" (")[0] for panel in shown]
         canvas.label(0, "learning rate", [f"validation\n{unit}" for unit in units])
         canvas.label(1, "k rates tried", [f"expected validation\n{unit}" for unit in units])
         canvas.label(2, "k rates tried", [f"expected test\n{unit}" for unit in units])
