@@ -151,6 +151,23 @@ def test_plots_have_words_for_who_cannot_see_them_and_a_reason_where_there_is_no
     assert "Nothing is said of time: runs were made in populations, which share a clock." in parsed.text
 
 
+def test_what_was_diagnosed_is_drawn(tmp_path: Path) -> None:
+    path = write_curve(tmp_path, curves_of("gru", 0), "cell=gru", "task=jsb_chorales")
+    assert "Not drawn: no run has been measured" in report(collect(tmp_path), tmp_path)
+    spread = {"mean": 0.5, "below_0.1": 0.2, "above_0.9": 0.3}
+    found = {
+        "gradient": {"h": {"log10_ratio": [0.0, -1.0, -2.0], "sequences": [4, 4, 4]}},
+        "gates": {"z": spread, "r": spread},
+        "abs_h": spread,
+        "spectral_radius": {"z": 1.0, "r": 1.1, "h_tilde": 0.9},
+        "best_update": 100,
+    }
+    (path / "diagnosis.json").write_text(json.dumps(found))
+    text = report(collect(tmp_path), tmp_path)
+    assert 'aria-label="Gradients, gates and spectral radii, of 1 run that rnnbench diagnose has measured."' in text
+    assert "Measured runs: 1 of the 1 that count." in text
+
+
 def test_texts_of_runs_are_text(made: Made, parsed: Parsed) -> None:
     assert html.escape(EVIL, quote=True).replace("&quot;", "&#34;").replace("&#x27;", "&#39;") in made.text
     assert EVIL in parsed.text
@@ -233,6 +250,7 @@ def test_what_is_told_once_and_what_each_run_has_of_its_own_are_together_its_con
         assert found["task.data"] == whole["task"]["data"]
         assert found["train.optimizer.name"] == whole["train"]["optimizer"]["name"]
     assert common["all runs"]["commit"] == "abc"
+    assert common["all runs"]["dirty"] == "false"
     assert common["all runs"]["versions.torch"] == "2.13.0"
     assert common["task nottingham"]["data checksum"] == "data"
 

@@ -132,6 +132,7 @@ def _agreed(several: Iterable[Mapping[str, str]]) -> dict[str, str]:
 def _provenance(runs: pd.DataFrame) -> tuple[list[tuple[str, dict[str, str]]], pd.DataFrame]:
     """Where the runs come from: what is alike in all that say it (data: of a task), and the other columns as texts."""
     versions = sorted(c for c in runs.columns if c.startswith("versions."))
+    runs = runs.astype(object)  # truth values of Python, which `show` knows
     there = [c for c in (*PROVENANCE, *versions) if c in runs and runs[c].notna().any()]
     alike = {c: show(runs[c].dropna().iloc[0]) for c in there if runs[c].dropna().map(show).nunique() == 1}
     common = [("all runs", alike)] if alike else []

@@ -34,6 +34,7 @@ from rnnbench.analysis.tables import Table, tabulate
 from rnnbench.errors import UserError
 from rnnbench.published import PAPER
 from rnnbench.record import Record
+from rnnbench.summary import counted
 
 PAGE = Path(__file__).parent / "page"
 """The template, its style sheet and its script."""
@@ -209,10 +210,8 @@ def _gradients(pooled: Pool) -> Iterable[Picture]:
     if not measured:
         yield Picture(title, None, ["Not drawn: no run has been measured; `rnnbench diagnose` does."])
         return
-    alt = f"{title}, of {len(measured)} runs that rnnbench diagnose has measured."
-    caption = (
-        f"Of {len(measured)} of the {len(pooled.runs)} runs that count: those that rnnbench diagnose has measured."
-    )
+    alt = f"{title}, of {counted(len(measured), 'run')} that rnnbench diagnose has measured."
+    caption = f"Measured runs: {len(measured)} of the {len(pooled.runs)} that count."
     yield Picture(title, _markup(draw(measured), "gradients", alt), [caption])
 
 

@@ -14,6 +14,9 @@ MOST_BYTES = 1_500_000
 
 DOTS_PER_INCH = 180
 
+PIXELS_PER_INCH = 130
+"""Of the page, where there is room: letters of 8 points are then as large as the page's small ones."""
+
 
 def inline(figure: Figure, name: str, alt: str) -> str:
     """``figure`` as an element of HTML: SVG, or a PNG in a data URI where that would be larger than `MOST_BYTES`.
@@ -27,13 +30,14 @@ def inline(figure: Figure, name: str, alt: str) -> str:
     with mpl.rc_context({**SETTINGS, "svg.fonttype": "path", "svg.hashsalt": name}):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     svg = _alone(buffer.getvalue(), name)
+    width = f'width="{figure.get_figwidth() * PIXELS_PER_INCH:.0f}"'
     if len(svg) <= MOST_BYTES:
-        return svg.replace("<svg ", f'<svg role="img" aria-label="{_attribute(alt)}" ', 1)
+        return svg.replace("<svg ", f'<svg role="img" aria-label="{_attribute(alt)}" {width} ', 1)
     picture = io.BytesIO()
     with mpl.rc_context(SETTINGS):
         figure.savefig(picture, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
     data = base64.b64encode(picture.getvalue()).decode()
-    return f'<img alt="{_attribute(alt)}" src="data:image/png;base64,{data}">'
+    return f'<img alt="{_attribute(alt)}" {width} src="data:image/png;base64,{data}">'
 
 
 def _alone(svg: str, name: str) -> str:
@@ -47,14 +51,12 @@ def _alone(svg: str, name: str) -> str:
     svg = svg.replace("xlink:href=", "href=")
     head, rest = svg.split(">", 1)
     box = re.search(r'viewBox="[^"]*"', head)
-    width = re.search(r'width="([^"]*)pt"', head)
     assert box is not None
-    assert width is not None
     used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', rest))
     rest = re.sub(r' id="([^"]*)"', lambda m: f' id="{name}-{m[1]}"' if m[1] in used else "", rest)
     rest = re.sub(r'(url\(#|href="#)', rf"\g<1>{name}-", rest)
     rest = re.sub(r"\n\s*", "\n", rest)
-    return f'<svg {box[0]} width="{float(width[1]) * 96 / 72:.0f}">{rest}'.strip()
+    return f"<svg {box[0]}>{rest}".strip()
 
 
 def _attribute(text: str) -> str:
