@@ -23,7 +23,7 @@ from rnnbench.analysis.tables import tabulate
 from rnnbench.analysis.verdict import verdict
 from rnnbench.commands.compare import main
 from rnnbench.errors import UserError
-from tests.test_tables import write_run
+from tests.fake_runs import write_run
 
 RNG = np.random.default_rng(0)
 

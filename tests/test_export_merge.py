@@ -25,7 +25,7 @@ from rnnbench.lock import locked
 from rnnbench.record import Record
 from tests import zygote
 from tests.conftest import PYTHONPATH, ROOT, TINY
-from tests.test_tables import composed, record_run
+from tests.fake_runs import composed, record_run
 
 Files = dict[str, bytes]
 JSB = ("cell=gru", "task=jsb_chorales")

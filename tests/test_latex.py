@@ -14,7 +14,7 @@ from rnnbench.analysis.conclusions import render as render_comparisons
 from rnnbench.analysis.layout import listed, render, written
 from rnnbench.analysis.pool import pool
 from rnnbench.analysis.tables import tabulate
-from tests.test_tables import write_run
+from tests.fake_runs import write_run
 
 ODD = r"50 % of a_b & c # {x} ~ ^ \ $ ± − ≤ ≥ < > σ × · é …"
 

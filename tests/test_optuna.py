@@ -23,10 +23,10 @@ from rnnbench.state import state_of
 from rnnbench.summary import summarise_population
 from rnnbench.trial import LOOK_EVERY, PRUNER, journal, looks, storage_of
 from tests.conftest import TINY
+from tests.fake_runs import write_run
 from tests.test_cli import call
 from tests.test_launcher import CELL, OPTIONS, begun, until
 from tests.test_population import remains
-from tests.test_tables import write_run
 
 optuna = pytest.importorskip("optuna", reason="needs Optuna (pip install 'rnnbench[optuna]')")
 from hydra_plugins.rnnbench_optuna._core import _mend  # noqa: E402 - after Optuna is known to be there

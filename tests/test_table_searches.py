@@ -10,7 +10,8 @@ from rnnbench.analysis.layout import render
 from rnnbench.analysis.pool import config_columns
 from rnnbench.analysis.tables import tabulate
 from rnnbench.compose import compose_population
-from tests.test_tables import entry, record_run, write_run
+from tests.fake_runs import record_run, write_run
+from tests.test_tables import entry
 
 
 def write_search(root: Path, *overrides: str, best: float, count: int = 10, first: int = 0) -> list[Path]:

@@ -1,6 +1,5 @@
 """What is pooled, what is selected, what is told apart, and how it is printed."""
 
-import functools
 import json
 import subprocess
 import sys
@@ -17,60 +16,8 @@ from rnnbench.analysis.collect import UNFINISHED, collect
 from rnnbench.analysis.layout import FORMATS, render
 from rnnbench.analysis.tables import tabulate
 from rnnbench.compose import compose_config
-from rnnbench.config import RunConfig, run_key
 from rnnbench.errors import UserError
-
-composed = functools.cache(compose_config)
-
-
-def write_run(
-    root: Path, valid: float, test: float, *overrides: str, status: str = "done", checksum: str = "data"
-) -> Path:
-    """A finished run as `rnnbench run` would record it, but for its scores."""
-    return record_run(root, composed(*overrides), valid, test, status, checksum)
-
-
-def record_run(
-    root: Path, config: RunConfig, valid: float, test: float, status: str = "done", checksum: str = "data"
-) -> Path:
-    """See `write_run`."""
-    metric = "mse" if config.task["name"] == "adding" else "nll_step"
-
-    def scores(value: float) -> dict[str, Any]:
-        extra = {"nll_seq": value + 1} if metric == "nll_step" else {}
-        return {metric: value, **extra, "success": True}
-
-    names = [metric, *(["nll_seq"] if metric == "nll_step" else [])]
-    key = run_key(config)
-    path: Path = root / config.task["name"] / config.cell["name"] / f"s{config.seed}-{key}"
-    path.mkdir(parents=True)
-    (path / "config.yaml").write_text("# a run\n")
-    result = {
-        "schema_version": 1,
-        "status": status,
-        "run_key": key,
-        "task": config.task["name"],
-        "cell": config.cell["name"],
-        "seed": config.seed,
-        "search": config.search,
-        "config": {group: config.as_dict()[group] for group in ("cell", "task", "train")},
-        "metric": metric,
-        **{split: scores(value) for split, value in (("train", valid - 0.5), ("valid", valid), ("test", test))},
-        "baselines": {s: {"trivial": dict.fromkeys(names, 11.0)} for s in ("train", "valid", "test")},
-        "params_recurrent": 20_000,
-        "params_total": 24_000,
-        "seconds": 10.0,
-        "updates": 1_000,
-        "threads": 2,
-        "kernel": "compiled",
-        "device": "cpu",
-        "population": {"size": 1, "members": [key]},
-        "data_checksum": checksum,
-        "versions": {"torch": "2.13.0"},
-        "commit": "abc",
-    }
-    (path / "result.json").write_text(json.dumps(result))
-    return path
+from tests.fake_runs import write_run
 
 
 def entry(root: Path, **wanted: Any) -> dict[str, Any]:

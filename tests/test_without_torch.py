@@ -15,8 +15,8 @@ from rnnbench.compose import compose_config, compose_population, options_of
 from rnnbench.config import run_key
 from rnnbench.errors import UserError
 from tests.conftest import TINY
+from tests.fake_runs import write_run
 from tests.test_cli import ROOT, call
-from tests.test_tables import write_run
 
 HIDDEN = """
 import os, signal, sys, time
