@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from rnnbench.cli import COMMANDS
@@ -33,6 +34,27 @@ def test_the_quick_start_has_exactly_two_commands() -> None:
     assert commands == ["make demo", "make test"]
     targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M)
     assert {"demo", "test"} <= set(targets)
+
+
+def test_the_first_table_is_that_of_the_study() -> None:
+    scores = pd.read_csv(ROOT / "results" / "table2" / "table.csv")
+    scores = scores[scores["split"] == "test"].set_index(["task", "metric", "cell", "variant"])["mean"]
+    rows = re.findall(r"^\| ?(.*?) ?\| (steps|sequences) \|(.*)\|$", README, re.M)
+    sets = {
+        "JSB Chorales": "jsb_chorales",
+        "MuseData": "musedata",
+        "Nottingham": "nottingham",
+        "Piano-midi": "piano_midi",
+    }
+    assert len(rows) == 8
+    for i, (_, averaging, entries) in enumerate(rows):
+        task = sets[rows[i - i % 2][0]]
+        metric = {"steps": "nll_step", "sequences": "nll_seq"}[averaging]
+        for cell, entry in zip(("gru", "lstm", "tanh"), entries.split("|"), strict=False):
+            shown = re.match(r" (\S+) / (\S+) ", entry)
+            assert shown is not None
+            study = [scores[task, metric, cell, f"train.readout_bias={bias}"] for bias in ("zero", "log_odds")]
+            assert list(shown.groups()) == [f"{value:.2f}" for value in study], (task, metric, cell)
 
 
 @pytest.mark.parametrize("line", RUNS)
