@@ -37,8 +37,8 @@ def test_the_quick_start_has_exactly_two_commands() -> None:
 
 
 def test_the_first_table_is_that_of_the_study() -> None:
-    scores = pd.read_csv(ROOT / "results" / "table2" / "table.csv")
-    scores = scores[scores["split"] == "test"].set_index(["task", "metric", "cell", "variant"])["mean"]
+    table = pd.read_csv(ROOT / "results" / "table2" / "table.csv")
+    scores = table[table["split"] == "test"].set_index(["task", "metric", "cell", "variant"])["mean"]
     rows = re.findall(r"^\| ?(.*?) ?\| (steps|sequences) \|(.*)\|$", README, re.M)
     sets = {
         "JSB Chorales": "jsb_chorales",

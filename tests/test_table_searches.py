@@ -43,7 +43,8 @@ def test_a_search_that_is_not_complete_is_pointed_out(tmp_path: Path) -> None:
     ((mean, n, candidates),) = comparison.cells[["mean", "n", "candidates"]].to_numpy().tolist()
     assert (mean, n, candidates) == (9.5, 2, 7)
     assert comparison.notes[0] == (
-        "gru on jsb_chorales, seed 1: 7 of the 10 candidates of search chung2014 have ended; the others are missing."
+        "gru on jsb_chorales, seed 1: 7 of the 10 candidates of search chung2014 "
+        "are here; the others have not ended, or were left out."
     )
 
 

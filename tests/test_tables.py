@@ -239,7 +239,7 @@ def test_pooled_runs_of_other_code_are_pointed_out(tmp_path: Path) -> None:
         path = write_run(tmp_path, 8.0, 8.5, "cell=gru", "task=jsb_chorales", f"seed={seed}")
         result = json.loads((path / "result.json").read_text())
         (path / "result.json").write_text(json.dumps({**result, "commit": commit}))
-    assert tabulate(collect(tmp_path)).notes == ["gru on jsb_chorales: the pooled runs differ in commit."]
+    assert tabulate(collect(tmp_path)).notes == ["gru on jsb_chorales: the pooled runs differ in commits."]
 
 
 def test_a_key_added_later_does_not_part_old_runs_from_new_ones(

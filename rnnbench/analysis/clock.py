@@ -6,8 +6,8 @@ its neighbours as of its cell. Only runs made alone count, and only beside runs 
 
 import pandas as pd
 
-SAME = ("device", "device_name", "threads", "kernel", "commit", "dirty", "versions.rnnbench", "versions.torch")
-"""Columns (see `collect`) in which runs must agree; "commit" says which code, and so does "dirty"."""
+SAME = ("device", "device_name", "threads", "kernel", "commits", "dirty", "versions.rnnbench", "versions.torch")
+"""Columns (see `collect`) in which runs must agree; "commits" says which code, and so does "dirty"."""
 
 SHARED = "runs were made in populations, which share a clock"
 
@@ -34,5 +34,8 @@ def objection(runs: pd.DataFrame) -> str:
     """Why the times of ``runs`` cannot be held against each other; empty if they can."""
     if not alone(runs).all():
         return f"{SHARED}. {ADVICE}"
+    untold = [column for column in ("threads", "kernel") if runs[column].isna().any()]
+    if untold:
+        return f"the records of some do not say {' and '.join(untold)}."
     unlike = differing(runs)
     return f"their times were taken with another {', '.join(unlike)}." if unlike else ""

@@ -18,6 +18,12 @@ METRICS = ("nll_step", "nll_seq", "mse", "xent")
 CONFIG_GROUPS = ("cell.", "task.", "train.")
 """The prefixes of the columns that hold the config."""
 
+ALWAYS = (
+    *("status", "metric", "train.name", "data_checksum", "params_recurrent", "params_total", "seconds", "updates"),
+    *("device_name", "threads", "kernel", "commits", "population.size"),
+)
+"""Columns that are there even if no run, all being old or unfinished, has them."""
+
 UNFINISHED = "unfinished"
 """The status of a run without result.json: it is being trained, or was killed."""
 
@@ -29,8 +35,9 @@ def collect(runs_dir: Path) -> pd.DataFrame:
         A row a run, with the columns ``task``, ``cell``, ``seed``, ``status``, ``metric`` (the one that selects);
         ``<split>_<metric>`` and ``<split>_success``; ``baseline_<split>_<metric>`` of the trivial baseline; best
         epoch and update, counts of parameters, seconds; the config under dotted keys; ``search.*`` of a candidate;
-        and where the run comes from: ``commit``, ``dirty``, ``versions.*``, ``device``, ``threads``,
-        ``kernel``, ``population.size``, ``data_checksum``, ``path``, ``error``; ``study`` of what was merged from
+        and where the run comes from: ``commit``, ``commits`` (of a run that was resumed), ``dirty``,
+        ``versions.*``, ``device``, ``threads``, ``kernel``, ``population.size``, ``data_checksum``, ``path``,
+        ``error``; ``study`` of what was merged from
         another machine.
 
     Raises:
@@ -43,6 +50,7 @@ def collect(runs_dir: Path) -> pd.DataFrame:
             "name their directory with --runs."
         )
     frame = pd.DataFrame(rows)
+    frame = frame.reindex(columns=list(dict.fromkeys([*frame.columns, *ALWAYS])))
     return frame.sort_values(["task", "cell", "seed", "path"], ignore_index=True)
 
 
@@ -86,7 +94,8 @@ def _content(result: dict[str, Any]) -> dict[str, Any]:
         "population": {"size": result.get("population", {}).get("size")},
     }
     nested = dict(flatten(parts, ""))
-    return {**plain, **nested, **scores, **baselines, **_config_columns(result)}
+    commits = {"commits": " ".join(result.get("commits") or [result.get("commit") or "?"])}
+    return {**plain, **commits, **nested, **scores, **baselines, **_config_columns(result)}
 
 
 def _config_columns(result: dict[str, Any]) -> dict[str, Any]:

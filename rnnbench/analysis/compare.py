@@ -14,7 +14,7 @@ import pandas as pd
 
 from rnnbench.analysis import statistics
 from rnnbench.analysis.clock import objection
-from rnnbench.analysis.pool import Pool
+from rnnbench.analysis.pool import Pool, config_columns, keys
 from rnnbench.analysis.statistics import Comparison, Interval
 from rnnbench.errors import UserError, did_you_mean
 
@@ -156,14 +156,15 @@ def _metrics_of(runs: pd.DataFrame, asked: Sequence[str]) -> list[str]:
 
 def _sizes_differ(a: pd.DataFrame, b: pd.DataFrame) -> str:
     """Why two networks have no equal budget of parameters; empty if either way of counting says that they have."""
-    counts = [(r["params_recurrent"].iloc[0], r["params_total"].iloc[0]) for r in (a, b)]
+    which = [c for c in ("params_recurrent", "params_total") if not (pd.isna(a[c].iloc[0]) or pd.isna(b[c].iloc[0]))]
+    if not which:
+        return "their records do not say how many parameters they have; give --any-size."
+    counts = [tuple(r[c].iloc[0] for c in which) for r in (a, b)]
     if any(max(pair) <= (1 + TOLERANCE) * min(pair) for pair in zip(*counts, strict=True)):
         return ""
-    recurrent = " and ".join(f"{count[0]:,.0f}" for count in counts)
-    return (
-        f"{recurrent} recurrent parameters are no equal budget. Train them with match_params=20000 or the like, or "
-        "give --any-size."
-    )
+    sizes = " and ".join(f"{count[0]:,.0f}" for count in counts)
+    what = "recurrent parameters" if which[0] == "params_recurrent" else "parameters"
+    return f"{sizes} {what} are no equal budget. Train them with match_params=20000 or the like, or give --any-size."
 
 
 def _paired(a: pd.DataFrame, b: pd.DataFrame, metric: str, split: str) -> tuple[np.ndarray, np.ndarray] | str:
@@ -178,6 +179,15 @@ def _paired(a: pd.DataFrame, b: pd.DataFrame, metric: str, split: str) -> tuple[
     seeds = sorted(set(x.index) & set(y.index))
     if not seeds:
         return "they have no seed in common."
+    if metric != TIME:
+        tried = [r.set_index("seed")["candidates"].loc[seeds] for r in (a, b)]
+        unlike = next((s for s in seeds if tried[0][s] != tried[1][s]), None)
+        if unlike is not None:
+            best = f"best of {tried[0][unlike]} against best of {tried[1][unlike]} learning rates (seed {unlike})"
+            return f"{best}; end the search first."
+    lost = [s for s in seeds if not (math.isfinite(x[s]) and math.isfinite(y[s]))]
+    if lost:
+        return f"no finite score for seed {', '.join(map(str, lost))}."
     return x.loc[seeds].to_numpy(), y.loc[seeds].to_numpy()
 
 
@@ -200,7 +210,8 @@ def _lost(pool: Pool) -> list[str]:
 def aggregate(pool: Pool, result: Comparisons, metrics: Sequence[str] = (), split: str = "test") -> list[Aggregate]:
     """Each cell over the tasks of a setting, on the seeds that all of its cells have on all of its tasks.
 
-    Tasks on which some cells could not be compared are left out; a setting of one task has no aggregate.
+    Tasks on which some cells could not be compared are left out, and cells that are another variant on each; a setting
+    of one task, or of other protocols on other tasks, has no aggregate.
     """
     comparable = [key not in result.incomplete for key in zip(pool.runs["task"], pool.runs["setting"], strict=True)]
     return [] if TIME in metrics else list(_aggregates(pool.runs[comparable], metrics, split))
@@ -210,8 +221,13 @@ def _aggregates(pooled: pd.DataFrame, metrics: Sequence[str], split: str) -> Ite
     for setting, runs in pooled.groupby("setting", sort=True):
         tasks = tuple(runs["task"].unique())
         by_method = dict(iter(runs.groupby(runs["cell"] + "\n" + runs["own"])))
-        whole = {name: group for name, group in by_method.items() if set(group["task"]) == set(tasks)}
-        if len(tasks) < 2 or len(whole) < 2:
+        whole = {
+            name: group
+            for name, group in by_method.items()
+            if set(group["task"]) == set(tasks) and _one_cell(group, runs)
+        }
+        protocol = [c for c in config_columns(runs) if c.startswith("train.")]
+        if len(tasks) < 2 or len(whole) < 2 or keys(runs, protocol).nunique() > 1:
             continue
         tables = {}
         for name, group in whole.items():
@@ -222,6 +238,14 @@ def _aggregates(pooled: pd.DataFrame, metrics: Sequence[str], split: str) -> Ite
             if seeds:
                 scores_at = table.loc[seeds].to_numpy()
                 yield Aggregate(str(setting), method_of(whole[name]), tasks, len(seeds), middle(scores_at), scores_at)
+
+
+def _one_cell(group: pd.DataFrame, runs: pd.DataFrame) -> bool:
+    """Whether ``group`` is one variant on all tasks: of several, the one without a name may be another."""
+    of_cell = runs[runs["cell"] == group["cell"].iloc[0]]
+    if of_cell.groupby("task")["own"].nunique().max() == 1:
+        return True
+    return keys(group, [c for c in config_columns(group) if c.startswith("cell.")]).nunique() == 1
 
 
 def _normalised(runs: pd.DataFrame, metrics: Sequence[str], split: str) -> "pd.Series[float]":

@@ -34,7 +34,7 @@ def render(result: Comparisons, aggregates: Sequence[Aggregate], fmt: str) -> st
         parts.append(written(contest_frame(result), explanations(result), fmt))
     if aggregates:
         parts.append(written(aggregate_frame(aggregates), aggregate_captions(aggregates), fmt))
-    remarks = [*(f"Not compared: {line}" for line in result.refused), *result.notes]
+    remarks = [*refusals(result), *_not_aggregated(result, aggregates), *result.notes]
     if not parts:
         remarks = [*remarks, "There are no two cells that could be held against each other."]
     return "\n\n".join([*parts, *([listed(remarks, fmt)] if remarks else [])])
@@ -68,16 +68,49 @@ def more_seeds(contest: Contest, comparisons: int) -> str:
     """How many more seeds an undecided contest needs, as far as it can be told."""
     found = contest.found
     if found.smallest_p > statistics.ALPHA:
-        least = statistics.fewest_seeds(comparisons) - found.seeds
-        return f"so few seeds cannot decide it, whatever the scores: at least {least} more needed"
+        return (
+            f"so few seeds cannot decide it, whatever the scores: at least {_missing(found, comparisons)} more needed"
+        )
     if found.seeds_needed is None:
         return "no number of seeds can be told that would decide it"
     return f"about {found.seeds_needed - found.seeds} more seeds needed, if the difference is what it seems"
 
 
+def _missing(found: statistics.Comparison, comparisons: int) -> int:
+    """How many more seeds halve the smallest p, each, until it can be decided; were all else as it is."""
+    if found.smallest_p < 1:
+        return math.ceil(math.log2(found.smallest_p / statistics.ALPHA))
+    return max(1, statistics.fewest_seeds(comparisons) - found.seeds)
+
+
+def refusals(result: Comparisons) -> list[str]:
+    """What was not compared, a sentence for each reason."""
+    by_reason: dict[str, list[str]] = {}
+    for line in result.refused:
+        who, _, reason = line.partition(": ")
+        by_reason.setdefault(reason, []).append(who)
+    return [f"Not compared: {'; '.join(who)}: {reason}" for reason, who in by_reason.items()]
+
+
+def _not_aggregated(result: Comparisons, aggregates: Sequence[Aggregate]) -> list[str]:
+    """Which tasks no aggregate has, where there is one."""
+    left_out = sorted({c.task for c in result.contests} - {task for a in aggregates for task in a.tasks})
+    if not aggregates or not left_out:
+        return []
+    return [
+        f"Over tasks nothing is said of {', '.join(left_out)}: settings, cells or sizes are not those of the others."
+    ]
+
+
 def counted(seeds: int) -> str:
     """1 seed, 2 seeds."""
     return f"{seeds} seed" + "s" * (seeds != 1)
+
+
+COLUMNS = (
+    *("task", "setting", "metric", "split", "a", "b", "seeds", "mean_a", "mean_b", "difference", "low", "high"),
+    *("p", "smallest_p", "effect", "improvement", "verdict", "seeds_needed"),
+)
 
 
 def as_frame(result: Comparisons) -> pd.DataFrame:
@@ -105,7 +138,7 @@ def as_frame(result: Comparisons) -> pd.DataFrame:
         }
         for c in result.contests
     ]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def contest_frame(result: Comparisons) -> pd.DataFrame:
@@ -139,7 +172,7 @@ def verdict(contest: Contest, comparisons: int) -> str:
     if found.verdict != "undecided":
         return f"{contest.a if found.verdict == 'better' else contest.b} is better"
     if found.smallest_p > statistics.ALPHA:
-        return f"undecided: too few seeds, at least {statistics.fewest_seeds(comparisons)} needed"
+        return f"undecided: too few seeds, at least {found.seeds + _missing(found, comparisons)} needed"
     if found.seeds_needed is None:
         return "undecided"
     return f"undecided, about {found.seeds_needed - found.seeds} more seeds needed"
@@ -157,8 +190,8 @@ def _number(value: float) -> str:
 
 def explanations(result: Comparisons) -> list[str]:
     """The sentences under the table of contests."""
-    first = result.contests[0]
-    split = f"Scores on {first.split}, at the best validation of each run. " if first.split else ""
+    of = next((c.split for c in result.contests if c.split), "")
+    split = f"Scores on {of}, at the best validation of each run. " if of else ""
     metrics = [CAPTIONS[m] for m in CAPTIONS if m in {c.metric for c in result.contests}]
     if any(c.metric == TIME for c in result.contests):
         metrics.append(f"{TIME}: microseconds of training, evaluation included, for each update, of runs made alone.")

@@ -10,7 +10,7 @@ import pandas as pd
 from rnnbench.analysis.pool import show
 from rnnbench.errors import UserError, did_you_mean
 
-CONDITION = re.compile(r"(?P<key>[\w.]+)\s*(?P<sign>!=|<=|>=|=|<|>)\s*(?P<value>.*)")
+CONDITION = re.compile(r"(?P<key>[\w.-]+)\s*(?P<sign>!=|<=|>=|==?|<|>)\s*(?P<value>.*)")
 ORDER: dict[str, Callable[[Any, Any], Any]] = {
     "<": operator.lt,
     "<=": operator.le,
@@ -50,12 +50,14 @@ def only(runs: pd.DataFrame, conditions: Sequence[str]) -> pd.DataFrame:
 
 def _equal(column: "pd.Series[Any]", sign: str, value: str) -> "pd.Series[bool]":
     """By number where both are numbers, and else by the text as it would be typed."""
-    wanted = {_canonical(part.strip()) for part in value.split(",")}
+    wanted = {_canonical(part.strip()) for part in (value, *value.split(","))}
     found = column.map(lambda v: _canonical(show(v))).isin(wanted)
-    return found if sign == "=" else ~found
+    return ~found if sign == "!=" else found
 
 
 def _canonical(text: str) -> str | float:
+    """A value as `show` has it, or a number; Python's names of values do as well."""
+    text = {"True": "true", "False": "false", "None": "null"}.get(text, text)
     try:
         return float(text)
     except ValueError:

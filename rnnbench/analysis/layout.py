@@ -46,6 +46,8 @@ def written(frame: pd.DataFrame, caption: Sequence[str], fmt: str) -> str:
         return _latex(frame, caption)
     if fmt == "html":
         return _html(frame, caption)
+    if fmt == "markdown":
+        frame = frame.map(lambda entry: str(entry).replace("|", r"\|"))
     text = frame.to_markdown(index=False, tablefmt="pipe" if fmt == "markdown" else "simple", disable_numparse=True)
     return ("\n\n" if fmt == "markdown" else "\n").join([text, *([] if fmt == "markdown" else [""]), *caption])
 
@@ -77,15 +79,17 @@ def table_frame(table: Table, *, told_again: bool = False) -> pd.DataFrame:
         return values.map(order) if values.name in ("metric", "split") else values
 
     found = cells.pivot(index=levels, columns=table.columns, values="text").fillna("")
-    if cells.groupby(levels)["baseline"].nunique().max() <= 1:
-        found["baseline"] = cells.groupby(levels)["baseline"].first().map("{:.4g}".format)
+    if cells.groupby(levels, dropna=False)["baseline"].nunique().max() <= 1:
+        found["baseline"] = cells.groupby(levels, dropna=False)["baseline"].first().map("{:.4g}".format)
     found = found.sort_index(key=key)
     shown = found.reset_index().rename(columns=lambda name: name if isinstance(name, str) else show(name))
     shown.columns.name = None
     for level in levels:
         shown[level] = shown[level].map(show)
     names = shown[levels[:-1]]
-    shown = shown.drop(columns=[k for k in ("variant", "cell") if k in levels and shown[k].nunique() == 1])
+    shown = shown.drop(
+        columns=[k for k in ("variant", "cell") if k in levels and k not in table.rows and shown[k].nunique() == 1]
+    )
     if told_again:
         return shown
     repeated = names.eq(names.shift()).T.cumprod().T.astype(bool)  # a name is told again where one before it changes
@@ -125,7 +129,8 @@ def captions(table: Table) -> list[str]:
             "corrected (Holm) for all comparisons of the table; see `rnnbench compare`."
         )
     lines += [CAPTIONS[metric] for metric in METRICS if metric in set(cells["metric"])]
-    lines.append("baseline: the task's trivial baseline.")
+    if cells["baseline"].notna().any():
+        lines.append("baseline: the task's trivial baseline.")
     if cells["published"].notna().any():
         lines.append(f"In brackets, whatever our protocol and size: {PAPER}.")
     if (cells["candidates"] > 1).any():
@@ -138,6 +143,8 @@ LATEX = {
     **{character: f"\\{character}" for character in "_%&#${}"},
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
+    "[": "{[}",
+    "]": "{]}",
     "±": r"$\pm$",
     "−": "$-$",
     "≤": r"$\le$",

@@ -23,7 +23,7 @@ SEARCH = ["search.name", "search.log_low", "search.log_high"]
 TRIED = ("done", "diverged", "pruned")
 """The statuses of runs that count as candidates."""
 
-MACHINE = ("commit", "dirty", "versions.rnnbench", "versions.torch", "device_name", "kernel", "study")
+MACHINE = ("commits", "dirty", "versions.rnnbench", "versions.torch", "device_name", "kernel", "study")
 """Columns that decide no result, but may move one by rounding."""
 
 
@@ -61,13 +61,13 @@ def pool(runs: pd.DataFrame, axes: Collection[str] = ()) -> Pool:
     Raises:
         UserError: if no run is finished, or for an axis that no run has.
     """
-    for axis in axes:
-        if axis not in runs:
-            raise UserError(f"{axis}: no run has it.{did_you_mean(axis, list(runs.columns))}")
     done = runs[runs["status"] == "done"]
     notes = _left_out(runs)
     if done.empty:
         raise UserError(f"no run is finished yet. {' '.join(notes)}")
+    for axis in axes:
+        if axis not in runs:
+            raise UserError(f"{axis}: no run has it.{did_you_mean(axis, list(runs.columns))}")
     if SEARCHED in axes:
         chosen, search_notes = done.assign(candidates=1), list[str]()
     else:
@@ -139,7 +139,7 @@ def _best_of_search(done: pd.DataFrame, runs: pd.DataFrame) -> tuple[pd.DataFram
     """
     tried = runs[runs["status"].isin(TRIED)]
     tried = tried.reindex(columns=[*runs.columns, *(c for c in (*SEARCH, "search.candidates") if c not in runs)])
-    fixed = [c for c in config_columns(runs) if c not in (SEARCHED, "data_checksum")]
+    fixed = [c for c in config_columns(runs) if c != SEARCHED]
     search = keys(tried, [*fixed, "task", "cell", "seed"])
     several = set(tried[SEARCH].drop_duplicates()["search.name"].value_counts().loc[lambda n: n > 1].index)
     alone = tried["search.name"].isna() & ~search.duplicated(keep=False)
@@ -181,7 +181,7 @@ def _describe(candidates: pd.DataFrame, several: Set[str]) -> _Tried:
     if len(rates) < planned:
         note = (
             f"{first['cell']} on {first['task']}, seed {first['seed']}: {len(rates)} of the {planned} candidates of "
-            f"search {name} have ended; the others are missing."
+            f"search {name} are here; the others have not ended, or were left out."
         )
     return _Tried(len(rates), f"best of {planned} (search {name}{bounds})", note)
 

@@ -19,6 +19,9 @@ POWER = 0.8
 EXACT_UNTIL = 16
 """Pairs up to which all sign flips are tried, 65,536; beyond, a sample of them."""
 
+RESAMPLES = 19_999
+"""How many are in that sample."""
+
 BOOTSTRAP_FROM = 20
 """Scores from which a percentile bootstrap has about the coverage of its name; with fewer it is far too narrow."""
 
@@ -84,13 +87,16 @@ def compare_all(pairs: Sequence[tuple[ArrayLike, ArrayLike]]) -> list[Comparison
     for a, b in scores:
         if len(a) != len(b):
             raise ValueError(f"{len(a)} and {len(b)} scores: must be as many, a pair for each seed")
-    corrected = holm([sign_flip_p(a - b) for a, b in scores])
-    return [_compared(a, b, float(p), len(scores)) for (a, b), p in zip(scores, corrected, strict=True)]
+    raw = [sign_flip_p(a - b) for a, b in scores]
+    corrected = holm(raw)
+    least = [holm([*raw[:i], smallest_p(len(a)), *raw[i + 1 :]])[i] for i, (a, _) in enumerate(scores)]
+    return [
+        _compared(a, b, float(p), float(q), len(scores)) for (a, b), p, q in zip(scores, corrected, least, strict=True)
+    ]
 
 
-def _compared(a: Floats, b: Floats, p: float, comparisons: int) -> Comparison:
+def _compared(a: Floats, b: Floats, p: float, smallest: float, comparisons: int) -> Comparison:
     d = a - b
-    smallest = min(1.0, smallest_p(len(d)) * comparisons)
     decided = p <= ALPHA and smallest <= ALPHA
     verdict = "undecided" if not decided else "better" if d.mean() < 0 else "worse"
     return Comparison(
@@ -145,9 +151,10 @@ def bootstrap_note(n: int) -> str:
     share = BOOTSTRAP_COVERAGE[measured]
     if n >= measured and share >= GOOD_COVERAGE:
         return ""
+    less = "less than " if n < measured else ""
     return (
-        f"{_with_seeds(n, measured)} of each task the {CONFIDENCE:.0%} bootstrap interval holds the truth {share:.0%} "
-        "of the time."
+        f"{_with_seeds(n, measured)} of each task the {CONFIDENCE:.0%} bootstrap interval holds the truth "
+        f"{less}{share:.0%} of the time."
     )
 
 
@@ -192,7 +199,7 @@ def wilson_interval(successes: int, n: int, confidence: float = CONFIDENCE) -> I
     return Interval(share, max(0.0, centre - half), min(1.0, centre + half))
 
 
-def sign_flip_p(d: ArrayLike, resamples: int = 19_999, seed: int = 0) -> float:
+def sign_flip_p(d: ArrayLike, resamples: int = RESAMPLES, seed: int = 0) -> float:
     """The two-sided p of the paired permutation test of the mean.
 
     If the methods are alike, each difference might as well have had the other sign. With up to `EXACT_UNTIL` pairs all
@@ -213,7 +220,7 @@ def sign_flip_p(d: ArrayLike, resamples: int = 19_999, seed: int = 0) -> float:
 
 def smallest_p(n: int) -> float:
     """The smallest p that `sign_flip_p` can give for n pairs: all signs alike, one way or the other."""
-    return min(1.0, 2.0 ** (1 - n))
+    return min(1.0, max(2.0 ** (1 - n), 1 / (1 + RESAMPLES) if n > EXACT_UNTIL else 0.0))
 
 
 def fewest_seeds(comparisons: int) -> int:

@@ -1,5 +1,6 @@
 """Comparison tables: what is said of the runs that `pool` found. `layout` prints them."""
 
+import math
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -60,6 +61,8 @@ def tabulate(
         check_choice("--metric", metric, METRICS)
     for split in splits:
         check_choice("--split", split, SPLITS)
+    if not splits:
+        raise UserError("--split: name at least one of train, valid, test.")
     if columns in rows:
         raise UserError(f"--columns {columns}: is a key of the rows already.")
     pooled = pool(runs, [key for key in (*rows, columns) if key not in NO_AXES])
@@ -74,11 +77,13 @@ def tabulate(
 def _best(pooled: Pool, metrics: Sequence[str]) -> set[tuple[frozenset[Hashable], str, str]]:
     """(pooled runs, metric, split) of each cell that is better on test than all others of its task and setting."""
     best = compare(pooled, metrics).best()
+    seeds = pooled.runs.groupby(["task", "setting"])["seed"].agg(set)
     return {
         (frozenset(members.index), metric, split)
         for members in pooled.groups()
         for task, setting, metric, split, method in best
-        if (task, setting, method) == (members.iloc[0]["task"], members.iloc[0]["setting"], method_of(members))
+        if set(members["seed"]) == seeds[task, setting]
+        and (task, setting, method) == (members.iloc[0]["task"], members.iloc[0]["setting"], method_of(members))
     }
 
 
@@ -86,7 +91,7 @@ def _summaries(
     members: pd.DataFrame, metrics: Sequence[str], splits: Sequence[str], axes: Sequence[str]
 ) -> Iterable[dict[Hashable, Any]]:
     first = members.iloc[0]
-    here = [m for m in metrics if f"test_{m}" in members and members[f"test_{m}"].notna().all()]
+    here = [m for m in metrics if f"test_{m}" in members and members[f"test_{m}"].notna().any()]
     for metric in here or [first["metric"]]:
         for split in splits:
             values = members[f"{split}_{metric}"].astype(float)
@@ -97,11 +102,11 @@ def _summaries(
                 "cell": first["cell"],
                 "metric": metric,
                 "split": split,
-                "mean": values.mean(),
-                "sd": values.std(ddof=1),
+                "mean": values.mean(skipna=False),
+                "sd": values.std(ddof=1, skipna=False),
                 "n": len(values),
                 "candidates": int(members["candidates"].min()),
-                "baseline": first[f"baseline_{split}_{metric}"],
+                "baseline": first.get(f"baseline_{split}_{metric}", math.nan),
                 "published": None if axes else published(first["task"], first["cell"], split, metric),
                 "verdict": None if axes else verdict(members, split, metric),
                 "members": frozenset(members.index),

@@ -24,7 +24,7 @@ def verdict(runs: pd.DataFrame, split: str, metric: str) -> str | None:
         split: train, valid or test.
         metric: see `rnnbench.analysis.collect.METRICS`.
     """
-    first = runs.iloc[0].to_dict()
+    first = {**runs.iloc[0].to_dict(), "candidates": runs["candidates"].min()}
     value = published(first["task"], first["cell"], split, metric)
     if value is None:
         return None
@@ -32,6 +32,8 @@ def verdict(runs: pd.DataFrame, split: str, metric: str) -> str | None:
     if reason:
         return f"cannot be compared, because {reason}"
     ours = runs[f"{split}_{metric}"].astype(float)
+    if ours.isna().any():
+        return "cannot be compared, because a seed has no finite score"
     difference = float(ours.mean()) - value
     if len(ours) < 2:
         return f"cannot be compared, because one seed has no spread (it is {difference:+.2f})"

@@ -58,5 +58,5 @@ def write(args: argparse.Namespace, text: str) -> None:
 
 
 def words(text: str) -> list[str]:
-    """``a,b`` as a list."""
-    return [word for word in text.split(",") if word]
+    """``a,b`` as a list, each word once."""
+    return list(dict.fromkeys(word for word in text.split(",") if word))

@@ -1,6 +1,7 @@
 """``rnnbench compare``: which cell is better, as far as the runs allow to say."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 
 from rnnbench.commands import add_choice, add_output, chosen, words, write
@@ -11,7 +12,7 @@ def main(argv: Sequence[str]) -> int:
     args = _parser().parse_args(argv)
     from rnnbench.analysis.collect import METRICS, SPLITS
     from rnnbench.analysis.compare import TIME, aggregate, compare
-    from rnnbench.analysis.conclusions import render
+    from rnnbench.analysis.conclusions import refusals, render
     from rnnbench.analysis.pool import pool
     from rnnbench.errors import check_choice
 
@@ -20,6 +21,8 @@ def main(argv: Sequence[str]) -> int:
     check_choice("--split", args.split, SPLITS)
     pooled = pool(chosen(args))
     found = compare(pooled, args.metric, args.split, args.against, args.any_size)
+    if args.format == "csv":  # which has room for numbers only
+        print("\n".join([*refusals(found), *found.notes]), file=sys.stderr)
     write(args, render(found, aggregate(pooled, found, args.metric, args.split), args.format))
     return 0
 
