@@ -113,7 +113,7 @@ def test_what_cannot_be_measured_is_told(runs: Path, tmp_path: Path) -> None:
     path = of_cell(runs, "gru")[0]
     with pytest.raises(UserError, match=r"is not the directory of a run"):
         diagnose(tmp_path)
-    with pytest.raises(UserError, match=r"--cell gruu: no such runs in .*There: gru, lstm, tanh\."):
+    with pytest.raises(UserError, match=r"--cell gruu: no such runs in .*There: gru, lstm, tanh\. Did you mean 'gru'"):
         diagnose("--runs", runs, "--cell", "gruu")
     with pytest.raises(UserError, match=r"--format=gif: not known. Allowed: pdf, png, svg"):
         diagnose("--runs", runs, "--format", "gif")
@@ -139,6 +139,18 @@ def test_a_curve_ends_where_half_of_the_sequences_do_and_zeros_are_gaps() -> Non
     np.testing.assert_array_equal(ratio([one], "h"), [[0.0, np.nan, -2.0]])
 
 
+def test_settings_of_a_task_have_rows_of_their_own(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(compose_config("cell=gru", "task=adding", *TINY, "task.length=9", f"results_dir={runs.parent}"))
+    assert diagnose("--runs", runs, "--where", "cell=gru", "--output", tmp_path) == 0
+    gradients = capsys.readouterr().out.split("\n\n")[0]
+    assert sorted(line.split()[:4] for line in gradients.splitlines()[-2:]) == [
+        ["adding", "(task.length=12)", "gru", "2"],
+        ["adding", "(task.length=9)", "gru", "1"],
+    ]
+
+
 def test_variants_of_a_cell_have_labels_of_their_own(runs: Path, tmp_path: Path) -> None:
     config = compose_config("cell=gru", "task=adding", *TINY, "train.lr=0.1", f"results_dir={tmp_path}/more")
     run(config)
@@ -146,14 +158,14 @@ def test_variants_of_a_cell_have_labels_of_their_own(runs: Path, tmp_path: Path)
     grus = of_cell(runs, "gru")
     tanh = of_cell(runs, "tanh")[0]
     found = labels([*grus, tanh])
-    assert found == {**dict.fromkeys(grus, "gru"), tanh: "tanh"}
-    assert labels([path, tanh, *grus])[path] == f"gru {path.name}"
+    assert found == {**dict.fromkeys(grus, ("adding", "gru")), tanh: ("adding", "tanh")}
+    assert labels([path, tanh, *grus])[path] == ("adding", f"gru {path.name}")
 
 
 def test_the_figure_has_a_row_a_task_a_line_a_state_and_a_bar_a_gate(runs: Path, tmp_path: Path) -> None:
     assert diagnose("--runs", runs, "--output", tmp_path) == 0
     paths = [path for cell in sorted(CELLS) for path in of_cell(runs, cell)]
-    figure = draw([Diagnosed.read(path, path.parent.name) for path in paths])
+    figure = draw([Diagnosed.read(path, path.parent.parent.name, path.parent.name) for path in paths])
     gradients, gates, radii = figure.axes
     legend = gradients.get_legend()
     assert legend is not None

@@ -152,7 +152,7 @@ def test_what_is_exported_can_be_chosen_and_what_is_left_out_is_said(
     assert {run["status"] for run in json.loads(content(tmp_path / "study.zip")["manifest.json"])["runs"]} == {
         *("done", "pruned")
     }
-    with pytest.raises(UserError, match="no run is left"):
+    with pytest.raises(UserError, match="no such runs"):
         exported(runs, tmp_path / "none.zip", "--cell", "rnn")
 
 

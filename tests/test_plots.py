@@ -279,7 +279,7 @@ def test_without_a_kind_all_that_can_be_drawn_is_and_the_rest_is_told(
         (["curvs"], "Did you mean 'curves'?"),
         (["--metric", "nll"], "Allowed: mse, nll_seq"),
         (["--format", "gif"], "Allowed: pdf, png, svg"),
-        (["--cell", "mine"], "There: cell=gru, lstm, tanh"),
+        (["--cell", "mine"], "There: gru, lstm, tanh"),
     ],
 )
 def test_what_cannot_be_drawn_is_an_error_where_it_is_asked_for(

@@ -24,8 +24,9 @@ class Diagnosed:
 
     path: Path
     task: str
+    """And its setting (see `rnnbench.analysis.pool.Pool`), where there are several."""
     label: str
-    """The cell, and whatever else tells its runs from those of others of the task."""
+    """The cell, and whatever else tells its runs from those of others of the task and setting."""
     cell: str
     found: dict[str, Any]
     """The content of diagnosis.json: `rnnbench.diagnosis.Diagnosis.as_dict`, and of which update."""
@@ -33,8 +34,8 @@ class Diagnosed:
     """The lines of diagnostics.jsonl, if there are any."""
 
     @classmethod
-    def read(cls, path: Path, label: str) -> "Diagnosed":
-        """Read the run in ``path``.
+    def read(cls, path: Path, task: str, label: str) -> "Diagnosed":
+        """Read the run in ``path``, which is shown under ``task`` and ``label``.
 
         Raises:
             UserError: if its files are damaged, or it has not been measured.
@@ -46,21 +47,21 @@ class Diagnosed:
             raise UserError(
                 f"{record.diagnosis_file}: cannot be read ({error}). `rnnbench diagnose --force {path}` measures again."
             ) from error
-        return cls(path, path.parent.parent.name, label, path.parent.name, found, record.diagnostics())
+        return cls(path, task, label, path.parent.name, found, record.diagnostics())
 
 
-def labels(paths: Sequence[Path]) -> dict[Path, str]:
-    """A label for each run: its cell, and its directory where a cell has runs that differ in more than the seed."""
+def labels(paths: Sequence[Path]) -> dict[Path, tuple[str, str]]:
+    """For each run its task, and its cell, and directory where a cell has runs that differ in more than the seed."""
     alike: dict[tuple[str, str], set[str]] = {}
     for path in paths:
         config = {**identity(Record(path).config()), "seed": None}
         alike.setdefault((path.parent.parent.name, path.parent.name), set()).add(repr(sorted(config.items(), key=str)))
     several = {key for key, configs in alike.items() if len(configs) > 1}
-    return {
-        path: f"{path.parent.name} {path.name}" if (path.parent.parent.name, path.parent.name) in several
-        else path.parent.name
-        for path in paths
-    }  # fmt: skip
+    found = {}
+    for path in paths:
+        task, cell = path.parent.parent.name, path.parent.name
+        found[path] = task, f"{cell} {path.name}" if (task, cell) in several else cell
+    return found
 
 
 def by_label(runs: Sequence[Diagnosed]) -> dict[tuple[str, str], list[Diagnosed]]:

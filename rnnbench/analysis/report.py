@@ -23,7 +23,7 @@ from markupsafe import Markup
 import rnnbench
 from rnnbench.analysis import statistics
 from rnnbench.analysis.collect import METRICS, SPLITS
-from rnnbench.analysis.compare import Aggregate, Comparisons
+from rnnbench.analysis.compare import Aggregate, Comparisons, where
 from rnnbench.analysis.conclusions import aggregate_captions, aggregate_frame, contest_frame, explanations
 from rnnbench.analysis.findings import Evidence, compared, findings, what_was_run
 from rnnbench.analysis.inventory import inventory
@@ -202,7 +202,7 @@ def _gradients(pooled: Pool) -> Iterable[Picture]:
 
     title = "Gradients, gates and spectral radii"
     measured = [
-        Diagnosed.read(Path(run["path"]), f"{run['cell']} {run['variant']}".strip())
+        Diagnosed.read(Path(run["path"]), where(run["task"], run["setting"]), f"{run['cell']} {run['own']}".strip())
         for members in pooled.groups()
         for run in members.sort_values("seed").to_dict("records")
         if Record(Path(run["path"])).diagnosis_file.exists()

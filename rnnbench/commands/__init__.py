@@ -37,9 +37,17 @@ def chosen(args: argparse.Namespace) -> "pd.DataFrame":
     """
     from rnnbench.analysis.collect import collect
     from rnnbench.analysis.filters import only
+    from rnnbench.errors import UserError, did_you_mean
 
-    named = [f"{key}={','.join(getattr(args, key))}" for key in ("task", "cell") if getattr(args, key)]
-    return only(collect(args.runs), [*named, *args.where])
+    runs = collect(args.runs)
+    named = {key: getattr(args, key) for key in ("task", "cell") if getattr(args, key)}
+    for key, wanted in named.items():
+        there = sorted(runs[key].unique())
+        for name in wanted:
+            if name not in there:
+                near = did_you_mean(name, there)
+                raise UserError(f"--{key} {name}: no such runs in {args.runs}. There: {', '.join(there)}.{near}")
+    return only(runs, [*(f"{key}={','.join(wanted)}" for key, wanted in named.items()), *args.where])
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:

@@ -5,12 +5,8 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from rnnbench.commands import add_runs
-
-if TYPE_CHECKING:
-    import pandas as pd
+from rnnbench.commands import add_choice, chosen, words
 
 
 def main(argv: Sequence[str]) -> int:
@@ -24,51 +20,43 @@ def main(argv: Sequence[str]) -> int:
     if args.limit is not None:
         check_whole("--limit", args.limit, 1)
     check_torch()
-    if args.run_dir and (args.task or args.cell or args.limit):
-        raise UserError("RUN_DIR and --task, --cell or --limit: give the runs by name, or say which to choose.")
-    chosen = _named(args.run_dir) if args.run_dir else _chosen(args)
+    if args.run_dir and (args.task or args.cell or args.where or args.limit):
+        raise UserError(
+            "RUN_DIR and --task, --cell, --where or --limit: give the runs by name, or say which to choose."
+        )
+    shown = _named(args.run_dir) if args.run_dir else counting(args)
     sys.path.append(str(Path.cwd()))  # for cells and tasks of one's own
-    _measure(list(chosen), args)
+    _measure(list(shown), args)
 
     from rnnbench.analysis.diagnoses import Diagnosed, tables
     from rnnbench.analysis.plots.gradients import draw
     from rnnbench.analysis.plots.style import save
 
-    runs = [Diagnosed.read(path, label) for path, label in chosen.items()]
+    runs = [Diagnosed.read(path, task, label) for path, (task, label) in shown.items()]
     print(tables(runs))
     for path in save(draw(runs), args.output / "gradients", args.format):
         print(f"\nfigure: {path}")
     return 0
 
 
-def _named(paths: Sequence[Path]) -> dict[Path, str]:
-    """The runs that are named, with their labels."""
+def _named(paths: Sequence[Path]) -> dict[Path, tuple[str, str]]:
+    """The runs that are named, with the task and the label that they are shown under."""
     from rnnbench.analysis.diagnoses import labels
 
     return labels(list(dict.fromkeys(path.expanduser().resolve() for path in paths)))
 
 
-def _chosen(args: argparse.Namespace) -> dict[Path, str]:
-    """The runs that count (see `rnnbench.analysis.pool`) of the tasks and cells asked for, with their labels."""
-    from rnnbench.analysis.collect import collect
+def counting(args: argparse.Namespace) -> dict[Path, tuple[str, str]]:
+    """The runs that count (see `rnnbench.analysis.pool`) of those asked for, and what they are shown under."""
+    from rnnbench.analysis.compare import method_of, where
     from rnnbench.analysis.pool import pool
-    from rnnbench.errors import UserError
 
-    runs: pd.DataFrame = collect(args.runs)
-    for column, wanted in (("task", args.task), ("cell", args.cell)):
-        there = sorted(runs[column].unique())
-        if unknown := [name for name in wanted if name not in there]:
-            raise UserError(f"--{column} {','.join(unknown)}: no such runs in {args.runs}. There: {', '.join(there)}.")
-        if wanted:
-            runs = runs[runs[column].isin(wanted)]
-    if runs.empty:
-        raise UserError(
-            f"{args.runs}: no run is of --task {','.join(args.task)} and --cell {','.join(args.cell)} at once."
-        )
     found = {}
-    for members in pool(runs).groups():
-        for run in members.sort_values("seed").head(args.limit or len(members)).to_dict("records"):
-            found[Path(run["path"])] = f"{run['cell']} {run['variant']}".strip()
+    for members in pool(chosen(args)).groups():
+        first = members.iloc[0]
+        shown_as = where(first["task"], first["setting"]), method_of(members)
+        for path in members.sort_values("seed")["path"].head(args.limit or len(members)):
+            found[Path(path)] = shown_as
     return found
 
 
@@ -88,10 +76,6 @@ def _measure(paths: Sequence[Path], args: argparse.Namespace) -> None:
         )
 
 
-def _words(text: str) -> list[str]:
-    return [word for word in text.split(",") if word]
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="rnnbench diagnose",
@@ -101,14 +85,12 @@ def _parser() -> argparse.ArgumentParser:
         "best on validation is measured.",
     )
     parser.add_argument("run_dir", nargs="*", type=Path, metavar="RUN_DIR", help="these runs; default: all that count")
-    add_runs(parser)
-    parser.add_argument("--task", type=_words, default=[], metavar="T[,T]", help="only these tasks")
-    parser.add_argument("--cell", type=_words, default=[], metavar="C[,C]", help="only these cells")
+    add_choice(parser)
     parser.add_argument("--limit", type=int, metavar="N", help="at most N seeds of each cell")
     parser.add_argument(
         "--output", type=Path, default=Path("results/plots"), metavar="DIR", help="of the figure (results/plots)"
     )
-    parser.add_argument("--format", type=_words, default=["png"], metavar="F[,F]", help="png (default), svg, pdf")
+    parser.add_argument("--format", type=words, default=["png"], metavar="F[,F]", help="png (default), svg, pdf")
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="of the music files; default: as each run had it")
     parser.add_argument("--force", action="store_true", help="measure again what was measured")
     return parser
