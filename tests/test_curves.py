@@ -126,6 +126,6 @@ def test_only_runs_made_alone_by_the_same_code_on_the_same_machine_share_a_clock
     write_curve(tmp_path, [11.0, 9.0], *JSB, "seed=2", threads=2, commit="def")
     runs = collect(tmp_path)
     assert list(clock.alone(runs)) == [True, False, True]
-    assert clock.differing(runs) == ["threads", "commit"]
+    assert clock.differing(runs) == ["threads", "commits"]
     assert clock.differing(runs[:2]) == []
     assert not clock.alone(runs.drop(columns="population.size")).any(), "what a record does not say is not believed"

@@ -156,7 +156,7 @@ def test_seconds_of_other_code_are_not_held_against_each_other(tmp_path: Path) -
     write_curve(tmp_path, [11.0, 8.0], "cell=lstm", "task=jsb_chorales", commit="def")
     runs = collect(tmp_path)
     assert len(learning.draw(runs).figure.axes) == 1
-    with pytest.raises(UserError, match=r"the runs differ in commit\..*max_members=1"):
+    with pytest.raises(UserError, match=r"the runs differ in commits\..*max_members=1"):
         times.draw(runs)
 
 

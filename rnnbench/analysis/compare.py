@@ -14,7 +14,7 @@ import pandas as pd
 
 from rnnbench.analysis import statistics
 from rnnbench.analysis.clock import objection
-from rnnbench.analysis.pool import Pool, config_columns, keys
+from rnnbench.analysis.pool import Pool, config_columns, keys, natural
 from rnnbench.analysis.statistics import Comparison, Interval
 from rnnbench.errors import UserError, did_you_mean
 
@@ -126,8 +126,10 @@ def compare(
 
 
 def _settings(pool: Pool) -> Iterable[tuple[str, str, pd.DataFrame]]:
-    groups = pool.runs.groupby(["task", "setting"], sort=True)
-    return ((runs["task"].iloc[0], runs["setting"].iloc[0], runs) for _, runs in groups)
+    groups = [
+        (runs["task"].iloc[0], runs["setting"].iloc[0], runs) for _, runs in pool.runs.groupby(["task", "setting"])
+    ]
+    return sorted(groups, key=lambda group: (group[0], natural(group[1])))
 
 
 def where(task: str, setting: str) -> str:
@@ -218,7 +220,7 @@ def aggregate(pool: Pool, result: Comparisons, metrics: Sequence[str] = (), spli
 
 
 def _aggregates(pooled: pd.DataFrame, metrics: Sequence[str], split: str) -> Iterable[Aggregate]:
-    for setting, runs in pooled.groupby("setting", sort=True):
+    for setting, runs in sorted(pooled.groupby("setting"), key=lambda group: natural(str(group[0]))):
         tasks = tuple(runs["task"].unique())
         by_method = dict(iter(runs.groupby(runs["cell"] + "\n" + runs["own"])))
         whole = {

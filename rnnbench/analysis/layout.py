@@ -8,7 +8,7 @@ import pandas as pd
 
 from rnnbench.analysis.collect import METRICS, SPLITS
 from rnnbench.analysis.pool import show
-from rnnbench.analysis.tables import Table
+from rnnbench.analysis.tables import Table, in_order
 from rnnbench.errors import check_choice
 from rnnbench.published import PAPER
 
@@ -76,7 +76,7 @@ def table_frame(table: Table, *, told_again: bool = False) -> pd.DataFrame:
     order: dict[str, int] = {name: i for i, name in enumerate([*METRICS, *SPLITS])}
 
     def key(values: Any) -> Any:  # noqa: ANN401 - an index of pandas
-        return values.map(order) if values.name in ("metric", "split") else values
+        return values.map(order) if values.name in ("metric", "split") else in_order(values)
 
     found = cells.pivot(index=levels, columns=table.columns, values="text").fillna("")
     if cells.groupby(levels, dropna=False)["baseline"].nunique().max() <= 1:

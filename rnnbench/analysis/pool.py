@@ -6,6 +6,7 @@ validation counts, and only seeds for which the same rates were tried, or the sa
 """
 
 import math
+import re
 from collections.abc import Collection, Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
@@ -256,3 +257,8 @@ def show(value: Any) -> str:  # noqa: ANN401 - a leaf of a config
     if isinstance(value, float):
         return f"{value:g}" if float(f"{value:g}") == value else repr(float(value))
     return str(value)
+
+
+def natural(text: str) -> list[str | float]:
+    """What sorts as a person would sort ``text``: its words and numbers in turn."""
+    return [float(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+(?:\.\d+)?)", text))]

@@ -9,7 +9,7 @@ import pandas as pd
 
 from rnnbench.analysis.collect import METRICS, SPLITS
 from rnnbench.analysis.compare import compare, method_of
-from rnnbench.analysis.pool import Pool, pool
+from rnnbench.analysis.pool import Pool, natural, pool
 from rnnbench.analysis.verdict import verdict
 from rnnbench.errors import UserError, check_choice
 from rnnbench.published import published
@@ -70,8 +70,16 @@ def tabulate(
     best = _best(pool(runs) if pooled.axes else pooled, metrics) if "test" in splits else set()
     for row in found:
         row["best"] = (row.pop("members"), row["metric"], row["split"]) in best
-    cells = pd.DataFrame(found).sort_values(["task", "variant", "cell"], kind="stable", ignore_index=True)
+    cells = pd.DataFrame(found).sort_values(["task", "variant", "cell"], key=in_order, kind="stable", ignore_index=True)
     return Table(cells, pooled.notes, tuple(rows), columns)
+
+
+def in_order(names: Any) -> Any:  # noqa: ANN401 - a series or an index of pandas
+    """What sorts as ``names`` do for a person: task.length=50 before task.length=100; numbers as they are."""
+    if pd.api.types.is_numeric_dtype(names.dtype):
+        return names
+    places = {name: place for place, name in enumerate(sorted(set(names), key=lambda name: natural(str(name))))}
+    return names.map(places)
 
 
 def _best(pooled: Pool, metrics: Sequence[str]) -> set[tuple[frozenset[Hashable], str, str]]:

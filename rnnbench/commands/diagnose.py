@@ -49,7 +49,7 @@ def _named(paths: Sequence[Path]) -> dict[Path, tuple[str, str]]:
 def counting(args: argparse.Namespace) -> dict[Path, tuple[str, str]]:
     """The runs that count (see `rnnbench.analysis.pool`) of those asked for, and what they are shown under."""
     from rnnbench.analysis.compare import method_of, where
-    from rnnbench.analysis.pool import pool
+    from rnnbench.analysis.pool import natural, pool
 
     found = {}
     for members in pool(chosen(args)).groups():
@@ -57,7 +57,7 @@ def counting(args: argparse.Namespace) -> dict[Path, tuple[str, str]]:
         shown_as = where(first["task"], first["setting"]), method_of(members)
         for path in members.sort_values("seed")["path"].head(args.limit or len(members)):
             found[Path(path)] = shown_as
-    return found
+    return dict(sorted(found.items(), key=lambda item: tuple(natural(name) for name in item[1])))
 
 
 def _measure(paths: Sequence[Path], args: argparse.Namespace) -> None:

@@ -1,7 +1,6 @@
 """What all figures share: a panel for each task and setting, a line for each cell, a legend above, a caption below."""
 
 import math
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from rnnbench.analysis.plots import style
+from rnnbench.analysis.pool import natural
 from rnnbench.summary import counted
 
 SETTING = 6.5
@@ -86,12 +86,7 @@ def unit_of(metric: str) -> str:
 def panels(runs: pd.DataFrame) -> list[Panel]:
     """The panels of runs that `rnnbench.analysis.pool.pool` has labelled, by name; 50 comes before 100."""
     found = [Panel(str(task), str(setting), rows) for (task, setting), rows in runs.groupby(["task", "setting"])]
-    return sorted(found, key=lambda panel: (panel.task, _natural(panel.setting)))
-
-
-def _natural(text: str) -> list[str | float]:
-    """Words and numbers in turn."""
-    return [float(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+(?:\.\d+)?)", text))]
+    return sorted(found, key=lambda panel: (panel.task, natural(panel.setting)))
 
 
 class Canvas:
