@@ -20,7 +20,7 @@ out=results/ten_seeds
 "$rnnbench" compare --runs $runs --format markdown --output $out/compare.md
 "$rnnbench" compare --runs $runs --format csv --output $out/compare.csv
 "$rnnbench" compare --runs $alone/runs --metric us_per_update --format markdown --output $out/times.md
-"$rnnbench" diagnose --runs $runs --output $out
+"$rnnbench" diagnose --runs $runs --limit 3 --output $out
 "$rnnbench" plot curves lengths --runs $runs --output $out
 "$rnnbench" plot times --runs $alone/runs --output $out
 "$rnnbench" report --runs $runs --output $out/report.html --curves results/curves/ten_seeds
