@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test test-reference test-pythons test-launchers test-ray test-slurm sanitize lint format clean
+.PHONY: help setup demo test test-more test-reference test-pythons test-launchers test-ray test-slurm sanitize lint format clean
 
 help:
 	@echo "make demo    train a GRU on the adding problem and show what to look at"
-	@echo "make test    the whole test suite"
+	@echo "make test    the test suite"
+	@echo "make test-more        the rest: benchmark scripts, simulations, LaTeX, and whether pictures can be read"
 	@echo "make test-reference   those of what trains once more, without the compiled kernels"
 	@echo "make test-launchers   sweeps with Hydra's launchers for joblib and submitit; installs them"
 	@echo "make test-ray         those of the launcher for Ray, on a cluster of processes here; installs Ray"
@@ -31,6 +32,9 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest
+
+test-more: $(READY)
+	$(BIN)/python -m pytest -m more
 
 test-reference: $(READY)
 	RNNBENCH_KERNEL=reference $(BIN)/python -m pytest tests/test_cli.py tests/test_resume.py tests/test_tensorboard.py tests/test_members.py tests/test_sweeper.py

@@ -14,7 +14,7 @@ from rnnbench.kernels.build import NoCompilerError, find_compiler
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
-pytestmark = pytest.mark.needs_torch
+pytestmark = [pytest.mark.needs_torch, pytest.mark.more]
 COMMANDS = [path for path in SCRIPTS if path.read_text(encoding="utf-8").startswith('"""`.venv')]
 
 

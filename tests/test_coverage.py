@@ -18,6 +18,8 @@ from rnnbench.analysis.statistics import (
     coverage_note,
 )
 
+pytestmark = pytest.mark.more
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

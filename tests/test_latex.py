@@ -16,6 +16,8 @@ from rnnbench.analysis.pool import pool
 from rnnbench.analysis.tables import tabulate
 from tests.fake_runs import write_run
 
+pytestmark = pytest.mark.more
+
 ODD = r"50 % of a_b & c # {x} ~ ^ \ $ ± − ≤ ≥ < > σ × · é …"
 
 

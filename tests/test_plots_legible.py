@@ -18,6 +18,8 @@ from rnnbench.analysis.plots.panels import Drawing
 from tests.fake_runs import write_curve
 from tests.test_plots import rgb, write_lengths, write_rates, write_seeds
 
+pytestmark = pytest.mark.more
+
 
 def drawn(figure: Figure) -> Any:  # untyped in matplotlib
     """The canvas with the figure on it."""

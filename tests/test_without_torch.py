@@ -55,10 +55,10 @@ def answer(here: Path, *args: str, **env: str) -> subprocess.CompletedProcess[st
 
 
 def test_every_config_composes() -> None:
-    groups = ("cell", "task", "train")
-    chosen = [[f"{group}={name}" for name in options_of(group)] for group in groups]
-    keys = {run_key(compose_config(*overrides)) for overrides in itertools.product(*chosen)}
-    assert len(keys) == len(list(itertools.product(*chosen)))
+    cells, tasks, trains = ([f"{group}={name}" for name in options_of(group)] for group in ("cell", "task", "train"))
+    chosen = [*itertools.product(cells, tasks), *itertools.product(trains, ["task=jsb_chorales"])]
+    keys = {run_key(compose_config(*overrides)) for overrides in chosen}
+    assert len(keys) == len(chosen) - 1  # one protocol is the default, and the default cell has it
     for group in ("search", "experiment"):
         for name in options_of(group):
             assert compose_population(f"{group}={name}")
