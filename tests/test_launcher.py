@@ -145,8 +145,8 @@ def test_jobs_do_not_outlive_a_sweep_that_is_killed(here: Path) -> None:
     process = begun(here, "seed=0", SLOW="0.3")
     process.kill()
     process.communicate(timeout=100)
+    until(lambda: states(here) == {0: "interrupted"})
     until(lambda: not [pid for pid in job_pids(here) if alive(pid)])
-    assert states(here) == {0: "interrupted"}
     result = json.loads(next(here.glob("results/runs/*/*/*/result.json")).read_text())
     assert result["updates"] > 0, "it has saved itself"
 
